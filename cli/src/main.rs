@@ -1,0 +1,2 @@
+//! clusterctl
+fn main() {}

@@ -1,0 +1,3 @@
+//! What a registry does: uploads, blobs, manifests, tags, lists.
+
+pub mod error;

@@ -1,0 +1,4 @@
+//! Movement of blobs between nodes.
+
+pub mod error;
+pub mod peers;

@@ -1,0 +1,2 @@
+//! argosy
+fn main() {}
