@@ -1,0 +1,97 @@
+//! Tags: names that point at a manifest and may move.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ParseError, excerpt};
+
+/// A valid tag, `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`. Cheap to clone; ordered by bytes, the order of `tags/list`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Tag(Arc<str>);
+
+impl Tag {
+    /// The longest tag in bytes (distribution spec, "Pulling manifests").
+    pub const MAX_BYTES: usize = 128;
+
+    /// Checks a tag against the grammar.
+    ///
+    /// # Errors
+    /// [`ParseError::Tag`] with the first thing found wrong.
+    pub fn parse(text: &str) -> Result<Tag, ParseError> {
+        match check(text.as_bytes()) {
+            Ok(()) => Ok(Tag(Arc::from(text))),
+            Err(reason) => Err(ParseError::Tag {
+                text: excerpt(text),
+                reason,
+            }),
+        }
+    }
+
+    /// The tag as written in URLs.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn check(bytes: &[u8]) -> Result<(), &'static str> {
+    let Some((&first, rest)) = bytes.split_first() else {
+        return Err("empty");
+    };
+    if bytes.len() > Tag::MAX_BYTES {
+        return Err("longer than 128 characters");
+    }
+    if !(first.is_ascii_alphanumeric() || first == b'_') {
+        return Err("must start with a letter, a digit or _");
+    }
+    if !rest
+        .iter()
+        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+    {
+        return Err("only letters, digits, . _ and - are allowed");
+    }
+    Ok(())
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl FromStr for Tag {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Tag, ParseError> {
+        Tag::parse(text)
+    }
+}
+
+impl TryFrom<String> for Tag {
+    type Error = ParseError;
+
+    fn try_from(text: String) -> Result<Tag, ParseError> {
+        Tag::parse(&text)
+    }
+}
+
+impl From<Tag> for String {
+    fn from(tag: Tag) -> String {
+        tag.as_str().to_owned()
+    }
+}
+
+impl AsRef<str> for Tag {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
