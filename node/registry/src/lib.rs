@@ -1,3 +1,106 @@
-//! What a registry does: uploads, blobs, manifests, tags, lists.
+//! What a registry does: uploads, blobs, manifests, tags, referrers and lists, over a replicated log of metadata
+//! and a replicated store of blobs.
+//!
+//! Promises:
+//! - a blob or manifest is acknowledged only when W nodes hold it durably and the log says so (invariant I2);
+//! - tag reads are linearizable unless the operator chose otherwise (I4), content by digest is never wrong (I6);
+//! - an upload session is usable only under the repository it was opened for (I14);
+//! - a client that goes away leaves no half-done work: whatever changes something runs in a tracked task.
+//!
+//! Operations and the endpoints of the distribution spec they serve: [`Registry::blob_info`] and
+//! [`Registry::open_blob`] (end-2), [`Registry::manifest_info`] and [`Registry::manifest`] (end-3),
+//! [`Registry::start_upload`] (end-4a, 4c), [`Registry::push_blob`] (end-4b), [`Registry::append_upload`] (end-5),
+//! [`Registry::finish_upload`] (end-6), [`Registry::put_manifest`] (end-7), [`Registry::tags`] (end-8),
+//! [`Registry::delete_manifest`] and [`Registry::delete_tag`] (end-9), [`Registry::delete_blob`] (end-10),
+//! [`Registry::mount_blob`] (end-11), [`Registry::referrers`] (end-12), [`Registry::upload_status`] (end-13),
+//! [`Registry::cancel_upload`] (end-14).
+//!
+//! This crate must not know: HTTP, gRPC, Raft, RocksDB, or who is allowed to do what.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::Stream;
+use metadata::ids::LogIndex;
+use metadata::log::MetadataLog;
+use replication::Replication;
+use replication::peers::BlobPeers;
+use runtime::Shutdown;
+use storage::blob::BlobStore;
+
+pub mod blobs;
 pub mod error;
+pub mod lists;
+pub mod manifests;
+pub mod options;
+pub mod uploads;
+
+pub use blobs::{BlobInfo, BlobSource, OpenBlob};
+pub use error::RegistryError;
+pub use lists::{PageOf, Referrer};
+pub use manifests::{ManifestInfo, ManifestPut};
+pub use options::RegistryOptions;
+pub use uploads::{Chunk, UploadState};
+
+/// The outcome of a registry operation.
+pub type Result<T> = std::result::Result<T, RegistryError>;
+
+/// Why a request body broke off.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request body as it arrives.
+pub type BodyStream = Pin<Box<dyn Stream<Item = std::result::Result<Bytes, BodyError>> + Send>>;
+
+/// One request, as every operation needs to know it.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who asks; written to the history of what they change. Empty for anonymous.
+    pub subject: String,
+    /// The answer must see at least this log index (`Argosy-Min-Revision`).
+    pub min_revision: Option<LogIndex>,
+    /// When the client stops waiting. Time that a body takes to arrive does not count: after it the operation
+    /// has at least [`RegistryOptions::copies_timeout`].
+    pub deadline: Instant,
+}
+
+/// An answer and the log index of the state it saw, or made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen<T> {
+    /// `Argosy-Revision`.
+    pub revision: LogIndex,
+    /// The answer.
+    pub value: T,
+}
+
+/// The services of one node. Shared by every front.
+pub struct Registry {
+    log: Arc<dyn MetadataLog>,
+    blobs: Arc<dyn BlobStore>,
+    replication: Arc<Replication>,
+    peers: Arc<dyn BlobPeers>,
+    options: RegistryOptions,
+    shutdown: Shutdown,
+}
+
+impl Registry {
+    /// A registry over its parts.
+    pub fn new(
+        log: Arc<dyn MetadataLog>,
+        blobs: Arc<dyn BlobStore>,
+        replication: Arc<Replication>,
+        peers: Arc<dyn BlobPeers>,
+        options: RegistryOptions,
+        shutdown: Shutdown,
+    ) -> Arc<Registry> {
+        Arc::new(Registry {
+            log,
+            blobs,
+            replication,
+            peers,
+            options,
+            shutdown,
+        })
+    }
+}

@@ -1,0 +1,40 @@
+//! What an operator can choose about the registry's services.
+
+use std::time::Duration;
+
+/// Limits and choices. Plain values: only the node knows where they were configured.
+#[derive(Clone, Debug)]
+pub struct RegistryOptions {
+    /// Largest manifest body in bytes. The spec wants at least 4 MB to work.
+    pub manifest_max_bytes: u64,
+    /// Most entries of one page of a list.
+    pub page_max: usize,
+    /// How long an upload lives after its last byte, in milliseconds of log time. It may live up to a third longer.
+    pub upload_ttl_ms: u64,
+    /// How long a push may take to reach W durable copies once all its bytes have arrived.
+    pub copies_timeout: Duration,
+    /// Whether manifests, tags and blobs may be deleted.
+    pub deletes_enabled: bool,
+    /// Whether reads of tags and lists see everything acknowledged anywhere before they began. Without it they
+    /// show what this node has applied, which may be a little old.
+    pub linearizable_tags: bool,
+    /// Open upload sessions with bytes on this node; one more is refused as overload.
+    pub uploads_max: usize,
+    /// Largest blob in bytes; `None` leaves it to the disk.
+    pub upload_max_bytes: Option<u64>,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        RegistryOptions {
+            manifest_max_bytes: 4 * 1024 * 1024,
+            page_max: 1000,
+            upload_ttl_ms: 60 * 60 * 1000,
+            copies_timeout: Duration::from_secs(30),
+            deletes_enabled: true,
+            linearizable_tags: true,
+            uploads_max: 10_000,
+            upload_max_bytes: None,
+        }
+    }
+}
