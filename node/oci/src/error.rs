@@ -77,9 +77,13 @@ pub enum ParseError {
 /// How many characters of a refused input a message may quote.
 pub const EXCERPT_CHARS: usize = 80;
 
-/// The first characters of `text`, marked when something was cut.
+/// The first characters of an input, marked when something was cut.
 pub(crate) fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(EXCERPT_CHARS) {
+    shorten(text, EXCERPT_CHARS)
+}
+
+pub(crate) fn shorten(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
         None => text.to_owned(),
         Some((cut, _)) => format!("{}...", &text[..cut]),
     }

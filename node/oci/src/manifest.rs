@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::descriptor::Descriptor;
-use crate::error::{ParseError, excerpt};
+use crate::error::{EXCERPT_CHARS, ParseError, shorten};
 use crate::media_type::{
     DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, MediaType, OCI_INDEX, OCI_MANIFEST,
 };
@@ -47,8 +47,7 @@ impl Manifest {
             return Err(ParseError::ManifestSchemaOne);
         }
         let text = std::str::from_utf8(body).map_err(|_| invalid("not UTF-8"))?;
-        let fields: Body =
-            serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let fields: Body = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
         let declared = fields
             .media_type
             .as_deref()
@@ -133,8 +132,16 @@ impl Manifest {
 
 fn invalid(reason: impl Into<String>) -> ParseError {
     ParseError::Manifest {
-        reason: excerpt(&reason.into()),
+        reason: reason.into(),
     }
+}
+
+/// The reader quotes what it stumbled over, which may be the whole body; the position must survive the cut.
+fn unreadable(error: &serde_json::Error) -> ParseError {
+    let text = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    let cause = text.strip_suffix(&position).unwrap_or(&text);
+    invalid(shorten(cause, 2 * EXCERPT_CHARS) + &position)
 }
 
 fn in_manifest(error: ParseError) -> ParseError {
@@ -278,3 +285,6 @@ impl<'de> Visitor<'de> for BodyVisitor {
         Ok(body)
     }
 }
+
+#[cfg(test)]
+mod tests;
