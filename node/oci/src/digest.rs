@@ -253,3 +253,119 @@ impl fmt::Debug for Hasher {
         f.debug_tuple("Hasher").field(&self.algorithm()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn known_values() {
+        assert_eq!(Digest::of(Algorithm::Sha256, b"").to_string(), EMPTY);
+        let abc = Digest::of(Algorithm::Sha512, b"abc").to_string();
+        assert!(
+            abc.starts_with("sha512:ddaf35a193617abacc417349ae204131") && abc.len() == 7 + 128,
+            "{abc}"
+        );
+    }
+
+    #[test]
+    fn one_content_has_one_spelling() {
+        let hex = &EMPTY[7..];
+        let bad = [
+            String::new(),
+            ":".to_owned(),
+            hex.to_owned(),
+            "sha256".to_owned(),
+            "sha256:".to_owned(),
+            EMPTY.to_uppercase(),
+            format!("sha256:{}", hex.to_uppercase()),
+            format!("SHA256:{hex}"),
+            format!("sha512:{hex}"),
+            format!("sha1:{}", &hex[..40]),
+            format!("sha257:{hex}"),
+            format!("sha256:{hex}0"),
+            format!("sha256:{}", &hex[1..]),
+            format!("sha256:{}g", &hex[1..]),
+            format!("sha256:{}é", &hex[2..]),
+            format!("sha256::{}", &hex[1..]),
+            format!("sha256+b64:{hex}"),
+            format!(" {EMPTY}"),
+            format!("{EMPTY}\n"),
+        ];
+        for text in bad {
+            assert!(Digest::parse(&text).is_err(), "{text:?}");
+        }
+        assert!(matches!(
+            Digest::parse("md5:00"),
+            Err(ParseError::Algorithm { .. })
+        ));
+    }
+
+    #[test]
+    fn keys_are_compact_stable_and_exact() {
+        let digest = Digest::parse(EMPTY).unwrap();
+        let key = digest.to_key();
+        assert_eq!((key.len(), key[0]), (33, 1));
+        assert_eq!(Digest::of(Algorithm::Sha512, b"").to_key()[0], 2);
+        assert_eq!(Digest::from_key(&key), Some(digest));
+        assert_eq!(Digest::from_key(&key[..32]), None);
+        assert_eq!(Digest::from_key(&[&key[..], &[0]].concat()), None);
+        assert_eq!(Digest::from_key(&[&[2], &key[1..]].concat()), None);
+        assert_eq!(Digest::from_key(&[&[3], &key[1..]].concat()), None);
+        assert_eq!(Digest::from_key(&[]), None);
+    }
+
+    #[test]
+    fn a_hasher_clone_goes_on_alone() {
+        let mut hasher = Hasher::new(Algorithm::Sha512);
+        hasher.update(b"a");
+        let mut other = hasher.clone();
+        hasher.update(b"b");
+        other.update(b"c");
+        assert_eq!(hasher.algorithm(), Algorithm::Sha512);
+        assert_eq!(hasher.finish(), Digest::of(Algorithm::Sha512, b"ab"));
+        assert_eq!(other.finish(), Digest::of(Algorithm::Sha512, b"ac"));
+    }
+
+    #[test]
+    fn serde_writes_and_checks_the_text_form() {
+        let digest = Digest::parse(EMPTY).unwrap();
+        let json = format!("\"{EMPTY}\"");
+        assert_eq!(serde_json::to_string(&digest).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+        assert!(serde_json::from_str::<Digest>("\"sha256:x\"").is_err());
+    }
+
+    fn algorithm() -> impl Strategy<Value = Algorithm> {
+        prop_oneof![Just(Algorithm::Sha256), Just(Algorithm::Sha512)]
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_key_round_trip(algorithm in algorithm(), content: Vec<u8>) {
+            let digest = Digest::of(algorithm, &content);
+            prop_assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+            prop_assert_eq!(Digest::from_key(&digest.to_key()), Some(digest));
+            prop_assert_eq!(digest.as_bytes().len(), algorithm.digest_bytes());
+            prop_assert_eq!(algorithm.to_string().parse::<Algorithm>(), Ok(digest.algorithm()));
+        }
+
+        #[test]
+        fn keys_sort_as_digests_do(one in (algorithm(), 0..9_u8), two in (algorithm(), 0..9_u8)) {
+            let (one, two) = (Digest::of(one.0, &[one.1]), Digest::of(two.0, &[two.1]));
+            prop_assert_eq!(one.cmp(&two), one.to_key().cmp(&two.to_key()));
+        }
+
+        #[test]
+        fn parsing_never_panics(text in "(sha256:|sha512:)?.*", key: Vec<u8>) {
+            if let Ok(digest) = Digest::parse(&text) {
+                prop_assert_eq!(digest.to_string(), text);
+            }
+            let _ = Digest::from_key(&key);
+        }
+    }
+}

@@ -170,3 +170,131 @@ impl From<MediaType> for String {
         media_type.as_str().to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_corpus_is_sorted_rightly() {
+        let long = format!("{}/{}", "a".repeat(127), "b".repeat(127));
+        for text in [
+            OCI_MANIFEST,
+            DOCKER_CONFIG,
+            OCTET_STREAM,
+            "a/b",
+            "X/Y",
+            "9/9",
+            "a!#$&-^_.+/b!#$&-^_.+",
+            &long,
+        ] {
+            assert_eq!(
+                MediaType::parse_bare(text).map(|media_type| media_type.to_string()),
+                Ok(text.to_owned())
+            );
+        }
+        let bad = [
+            "",
+            "/",
+            "a",
+            "a/",
+            "/b",
+            "a/b/c",
+            "a b/c",
+            "a/b c",
+            "-a/b",
+            "a/+b",
+            "*/*",
+            "a/*",
+            "a/b\r\nx: y",
+            "a/b\0",
+            "a/b\n",
+            "é/b",
+            "a,b/c",
+            "a/b,c/d",
+            &"a/".repeat(200),
+        ];
+        for text in bad {
+            assert!(MediaType::parse(text).is_err(), "{text:?}");
+            assert!(MediaType::parse_bare(text).is_err(), "{text:?}");
+        }
+        assert!(MediaType::parse_bare(&format!("{long}b")).is_err());
+    }
+
+    #[test]
+    fn parameters_are_dropped_where_they_may_stand() {
+        for text in ["a/b; charset=utf-8", "a/b;", " a/b\t;x", "a/b ; q=\"a;b\""] {
+            assert_eq!(
+                MediaType::parse(text).map(|media_type| media_type.to_string()),
+                Ok("a/b".to_owned())
+            );
+            assert!(MediaType::parse_bare(text).is_err());
+        }
+    }
+
+    #[test]
+    fn the_known_ones_are_told_apart() {
+        let parse = |text: &str| MediaType::parse_bare(text).unwrap();
+        assert!(
+            [
+                OCI_MANIFEST,
+                OCI_INDEX,
+                DOCKER_MANIFEST,
+                DOCKER_MANIFEST_LIST
+            ]
+            .map(parse)
+            .iter()
+            .all(MediaType::is_manifest)
+        );
+        assert!(
+            [DOCKER_SCHEMA_ONE, DOCKER_SCHEMA_ONE_SIGNED]
+                .map(parse)
+                .iter()
+                .all(MediaType::is_schema_one)
+        );
+        assert!(
+            NONDISTRIBUTABLE_LAYERS
+                .map(parse)
+                .iter()
+                .all(MediaType::is_nondistributable)
+        );
+        let plain = [
+            OCI_CONFIG,
+            OCI_EMPTY,
+            DOCKER_CONFIG,
+            OCTET_STREAM,
+            "application/vnd.oci.image.layer.v1.tar",
+        ]
+        .map(parse);
+        assert!(
+            !plain
+                .iter()
+                .any(|it| it.is_manifest() || it.is_schema_one() || it.is_nondistributable())
+        );
+        assert!(!parse(DOCKER_SCHEMA_ONE).is_manifest());
+        for made in [
+            MediaType::octet_stream(),
+            MediaType::oci_index(),
+            MediaType::oci_manifest(),
+        ] {
+            assert_eq!(parse(made.as_str()), made);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_passes_is_safe_in_a_header(text in "[ -~\\x00-\\x20]{0,6}/.{0,6}") {
+            if let Ok(media_type) = MediaType::parse(&text) {
+                prop_assert!(media_type.as_str().bytes().all(|b| b.is_ascii_graphic()));
+                prop_assert_eq!(MediaType::parse_bare(media_type.as_str()), Ok(media_type));
+            }
+        }
+
+        #[test]
+        fn parsing_never_panics(text in ".*") {
+            let _ = MediaType::parse(&text);
+        }
+    }
+}

@@ -55,3 +55,45 @@ impl<'a> Query<'a> {
             .map(|(_, value)| value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_found_by_their_exact_name() {
+        let query = Query::new(Some("a=1&ab=2&A=3&flag&b=x=y&c=%2B+"));
+        let one = |name| query.one(name).map(|value| value.map(Cow::into_owned));
+        assert_eq!(one("a"), Ok(Some("1".to_owned())));
+        assert_eq!(one("flag"), Ok(Some(String::new())));
+        assert_eq!(one("b"), Ok(Some("x=y".to_owned())));
+        assert_eq!(one("c"), Ok(Some("++".to_owned())));
+        assert_eq!(one("missing"), Ok(None));
+        assert_eq!(Query::new(None).count(""), 1);
+    }
+
+    #[test]
+    fn a_repeated_single_parameter_is_refused_and_a_list_keeps_its_order() {
+        let query = Query::new(Some("tag=a&n=1&tag=%62&n=1"));
+        assert!(matches!(
+            query.one("n"),
+            Err(RouteError::QueryInvalid { parameter: "n", .. })
+        ));
+        let tags: Result<Vec<_>, _> = query.all("tag").collect();
+        assert_eq!(tags, Ok(vec![Cow::Borrowed("a"), Cow::Borrowed("b")]));
+        assert_eq!(query.count("tag"), 2);
+    }
+
+    #[test]
+    fn only_what_is_asked_for_must_be_readable() {
+        let query = Query::new(Some("ns=%zz&&=&digest=%zz"));
+        assert_eq!(query.one("n"), Ok(None));
+        assert!(matches!(
+            query.one("digest"),
+            Err(RouteError::QueryInvalid {
+                parameter: "digest",
+                ..
+            })
+        ));
+    }
+}

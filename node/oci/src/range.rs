@@ -192,3 +192,178 @@ impl FromStr for ContentRange {
         ContentRange::parse(header)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn resolve(header: &str, size_bytes: u64) -> RangeOutcome {
+        RangeRequest::parse(header).resolve(size_bytes)
+    }
+
+    fn part(start: u64, end_inclusive: u64) -> RangeOutcome {
+        RangeOutcome::Partial {
+            start,
+            end_inclusive,
+        }
+    }
+
+    #[test]
+    fn ranges_resolve_as_the_rfc_and_the_suite_say() {
+        const BEYOND: &str = "18446744073709551616";
+        let none = RangeOutcome::Unsatisfiable;
+        let cases = [
+            ("bytes=500-1499".to_owned(), part(500, 1499)),
+            ("bytes=0-0".to_owned(), part(0, 0)),
+            ("bytes=500-".to_owned(), part(500, 1999)),
+            ("bytes=-500".to_owned(), part(1500, 1999)),
+            ("bytes=1500-9999".to_owned(), part(1500, 1999)),
+            ("bytes=-5000".to_owned(), part(0, 1999)),
+            ("bytes=1999-1999".to_owned(), part(1999, 1999)),
+            ("BYTES= 1-2\t".to_owned(), part(1, 2)),
+            ("bytes=0001-0002".to_owned(), part(1, 2)),
+            ("bytes=2000-".to_owned(), none),
+            ("bytes=5000-10000".to_owned(), none),
+            ("bytes=500-0".to_owned(), none),
+            ("bytes=-0".to_owned(), none),
+            (format!("bytes=0-{BEYOND}"), part(0, 1999)),
+            (format!("bytes=-{BEYOND}"), part(0, 1999)),
+            (format!("bytes={BEYOND}-"), none),
+            (format!("bytes={BEYOND}-{BEYOND}0"), none),
+            (format!("bytes={BEYOND}-0"), none),
+        ];
+        for (header, expected) in cases {
+            assert_eq!(resolve(&header, 2000), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_one_byte_range_is_ignored() {
+        let headers = [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=1",
+            "bytes=1-2-3",
+            "bytes=--1",
+            "bytes=+1-2",
+            "bytes=1 - 2",
+            "bytes=0x1-2",
+            "bytes:1-2",
+            "bytes 1-2",
+            "items=1-2",
+            "bytes=0-1,4-5",
+            "bytes=0-1,",
+            ",0-1",
+            "bytes=500-0,0-1",
+            "bytes =1-2",
+            "bytes=１-２",
+        ];
+        for header in headers {
+            assert_eq!(resolve(header, 2000), RangeOutcome::Full, "{header}");
+        }
+    }
+
+    #[test]
+    fn an_empty_blob_has_no_range() {
+        for header in ["bytes=0-0", "bytes=0-", "bytes=5-9", "bytes=-0"] {
+            assert_eq!(resolve(header, 0), RangeOutcome::Unsatisfiable, "{header}");
+        }
+        assert_eq!(resolve("bytes=-5", 0), RangeOutcome::Full);
+    }
+
+    #[test]
+    fn chunks_are_placed_by_either_spelling() {
+        for header in ["0-9", "bytes 0-9/*", "bytes 0-9/10", "00-009"] {
+            let range =
+                ContentRange::parse(header).unwrap_or_else(|error| panic!("{header}: {error}"));
+            assert_eq!(
+                (range.start, range.end_inclusive, range.len_bytes()),
+                (0, 9, 10)
+            );
+        }
+        let whole = ContentRange::parse("0-18446744073709551615").unwrap();
+        assert_eq!(whole.len_bytes(), u64::MAX);
+        let bad = [
+            "",
+            "abc",
+            "5",
+            "-",
+            "9-3",
+            "-5",
+            "5-",
+            "a-b",
+            "0-9 ",
+            " 0-9",
+            "+0-9",
+            "0--9",
+            "0-9-",
+            "bytes 0-9",
+            "bytes=0-9",
+            "bytes 0-9/9",
+            "bytes 0-9/x",
+            "bytes */10",
+            "bytes 0-9/",
+            "0-9/10",
+            "0-18446744073709551616",
+            "18446744073709551616-18446744073709551617",
+        ];
+        for header in bad {
+            let error = header.parse::<ContentRange>().unwrap_err();
+            assert!(matches!(error, ParseError::ContentRange { .. }), "{header}");
+        }
+    }
+
+    #[test]
+    fn lengths_count_both_ends() {
+        assert_eq!(
+            ByteRange {
+                start: 3,
+                end_inclusive: 3
+            }
+            .len_bytes(),
+            1
+        );
+        assert_eq!(
+            ByteRange {
+                start: 0,
+                end_inclusive: u64::MAX
+            }
+            .len_bytes(),
+            u64::MAX
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_partial_answer_lies_inside_the_blob(header in "bytes=[0-9]{0,21}-[0-9]{0,21}", size_bytes: u64) {
+            for size_bytes in [size_bytes, size_bytes % 100] {
+                if let RangeOutcome::Partial { start, end_inclusive } = resolve(&header, size_bytes) {
+                    prop_assert!(start <= end_inclusive && end_inclusive < size_bytes);
+                }
+            }
+        }
+
+        #[test]
+        fn a_range_as_written_is_the_range_read(start: u64, more in 0..1000_u64) {
+            let end_inclusive = start.saturating_add(more);
+            let range = ContentRange { start, end_inclusive };
+            prop_assert_eq!(ContentRange::parse(&format!("{start}-{end_inclusive}")), Ok(range));
+            prop_assert_eq!(ContentRange::parse(&format!("bytes {start}-{end_inclusive}/*")), Ok(range));
+            if start < end_inclusive {
+                let reversed = format!("{end_inclusive}-{start}");
+                prop_assert!(ContentRange::parse(&reversed).is_err());
+            }
+        }
+
+        #[test]
+        fn parsing_never_panics(header in "(bytes[ =])?.*", size_bytes: u64) {
+            let _ = resolve(&header, size_bytes);
+            let _ = ContentRange::parse(&header);
+        }
+    }
+}

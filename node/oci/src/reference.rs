@@ -63,3 +63,44 @@ impl FromStr for Reference {
         Reference::parse(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Algorithm;
+
+    #[test]
+    fn a_colon_decides() {
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        assert_eq!(
+            Reference::parse(&digest.to_string()),
+            Ok(Reference::Digest(digest))
+        );
+        let tag = Reference::parse("latest").unwrap();
+        assert_eq!(
+            (tag.tag().map(Tag::as_str), tag.digest()),
+            (Some("latest"), None)
+        );
+        assert!(matches!(
+            Reference::parse("sha256:baddigeststring"),
+            Err(ParseError::Digest { .. })
+        ));
+        assert!(matches!(
+            Reference::parse("md5:00"),
+            Err(ParseError::Algorithm { .. })
+        ));
+        assert!(matches!(Reference::parse(""), Err(ParseError::Tag { .. })));
+        // Without its colon a digest is a tag like any other; the referrers tag schema relies on it.
+        assert!(Reference::parse(&digest.to_string().replace(':', "-")).is_ok());
+    }
+
+    #[test]
+    fn it_displays_as_written() {
+        for text in ["v1", &Digest::of(Algorithm::Sha512, b"").to_string()] {
+            assert_eq!(
+                Reference::parse(text).map(|reference| reference.to_string()),
+                Ok((*text).to_owned())
+            );
+        }
+    }
+}

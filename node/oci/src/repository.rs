@@ -121,3 +121,101 @@ impl AsRef<str> for RepositoryName {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_corpus_is_sorted_rightly() {
+        let good = [
+            "a",
+            "0",
+            "a.b",
+            "a_b",
+            "a__b",
+            "a-b",
+            "a--b",
+            "a---b",
+            "a/b",
+            "a/b/c/d/e/f/g/h",
+            "library/x1.2-3",
+            "x/blobs",
+        ];
+        for text in good {
+            assert_eq!(
+                RepositoryName::parse(text).map(|name| name.to_string()),
+                Ok(text.to_owned())
+            );
+        }
+        let bad = [
+            "", "A", "Repo", "a/B", "a___b", "a..b", "a.-b", "a-.b", "a_-b", "a._b", "-a", "a-",
+            "_a", "a_", ".a", "a.", ".", "..", "/", "/a", "a/", "a//b", "a/../b", "a/./b", "a b",
+            "a\n", "a\0", "a%2Fb", "a:b", "a@b", "a+b", "é", "ａ", "a\\b", "~a",
+        ];
+        for text in bad {
+            assert!(RepositoryName::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_length_is_capped() {
+        assert!(RepositoryName::parse(&"a".repeat(255)).is_ok());
+        for text in ["a".repeat(256), "a/".repeat(1000) + "a"] {
+            let error = RepositoryName::parse(&text).unwrap_err();
+            assert!(error.to_string().len() < 200);
+        }
+    }
+
+    /// The grammar in other words: no component is empty, starts or ends with a separator, and every run of
+    /// separators is one of those the grammar lists.
+    fn oracle(text: &str) -> bool {
+        let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        text.split('/').all(|component| {
+            let runs: Vec<&str> = component
+                .split(alphanumeric)
+                .filter(|run| !run.is_empty())
+                .collect();
+            component.starts_with(alphanumeric)
+                && component.ends_with(alphanumeric)
+                && runs
+                    .iter()
+                    .all(|run| [".", "_", "__"].contains(run) || run.chars().all(|c| c == '-'))
+        })
+    }
+
+    #[test]
+    fn every_short_text_is_judged_as_the_grammar_says() {
+        const ALPHABET: [char; 6] = ['a', '.', '_', '-', '/', 'A'];
+        let mut texts = vec![String::new()];
+        for _ in 0..6 {
+            texts = texts
+                .iter()
+                .flat_map(|text| ALPHABET.map(|c| format!("{text}{c}")))
+                .collect();
+            for text in &texts {
+                assert_eq!(
+                    RepositoryName::parse(text).is_ok(),
+                    oracle(text),
+                    "{text:?}"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_regex_of_the_spec_makes_is_a_name(
+            text in "[a-z0-9]{1,3}((\\.|_|__|-{1,3})[a-z0-9]{1,3}){0,3}(/[a-z0-9]{1,3}((\\.|_|__|-{1,3})[a-z0-9]{1,3}){0,3}){0,4}",
+        ) {
+            prop_assert_eq!(RepositoryName::parse(&text).map(String::from), Ok(text));
+        }
+
+        #[test]
+        fn parsing_never_panics(text in ".*") {
+            let _ = RepositoryName::parse(&text);
+        }
+    }
+}

@@ -95,3 +95,69 @@ impl AsRef<str> for Tag {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_corpus_is_sorted_rightly() {
+        for text in [
+            "a",
+            "_",
+            "9",
+            "latest",
+            "v1.0",
+            "_x.y-Z",
+            "A",
+            "a..",
+            "sha256-abc",
+            &"t".repeat(128),
+        ] {
+            assert_eq!(
+                Tag::parse(text).map(|tag| tag.to_string()),
+                Ok(text.to_owned())
+            );
+        }
+        for text in [
+            "",
+            ".x",
+            "-x",
+            "a+b",
+            "a b",
+            "a/b",
+            "a:b",
+            "a\n",
+            "a\0",
+            "é",
+            "aé",
+            &"t".repeat(129),
+        ] {
+            assert!(Tag::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn tags_sort_by_bytes() {
+        let mut tags = ["b", "A", "a", "10", "2", "_x", "B"].map(|text| Tag::parse(text).unwrap());
+        tags.sort();
+        assert_eq!(
+            tags.each_ref().map(Tag::as_str),
+            ["10", "2", "A", "B", "_x", "a", "b"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_regex_of_the_spec_makes_is_a_tag(text in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}") {
+            prop_assert_eq!(Tag::parse(&text).map(String::from), Ok(text));
+        }
+
+        #[test]
+        fn parsing_never_panics(text in ".*") {
+            let _ = Tag::parse(&text);
+        }
+    }
+}

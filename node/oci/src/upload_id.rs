@@ -90,3 +90,105 @@ fn sealer(body: &[u8], key: &[u8], repository: &RepositoryName) -> Hmac<Sha256> 
     mac.update(repository.as_str().as_bytes());
     mac
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: &[u8] = b"the key of the cluster";
+
+    fn name(text: &str) -> RepositoryName {
+        RepositoryName::parse(text).unwrap()
+    }
+
+    fn some_id() -> UploadId {
+        UploadId {
+            owner: 3,
+            ticket: 4711,
+            random: [7; 16],
+        }
+    }
+
+    /// The expected text was computed with another implementation of HMAC.
+    #[test]
+    fn the_text_form_is_pinned() {
+        let text = some_id().encode(KEY, &name("a/b"));
+        assert_eq!(
+            text,
+            "AAAAAAAAAAMAAAAAAAASZwcHBwcHBwcHBwcHBwcHBwcRu4lhthZ61LvREkEZnM-D"
+        );
+    }
+
+    #[test]
+    fn another_key_or_repository_opens_nothing() {
+        let text = some_id().encode(KEY, &name("a/b"));
+        assert_eq!(UploadId::decode(&text, KEY, &name("a/b")), Ok(some_id()));
+        for other in ["a", "a/b/c", "a/c", "b/a", "ab"] {
+            assert_eq!(
+                UploadId::decode(&text, KEY, &name(other)),
+                Err(ParseError::UploadId),
+                "{other}"
+            );
+        }
+        assert_eq!(
+            UploadId::decode(&text, b"another key", &name("a/b")),
+            Err(ParseError::UploadId)
+        );
+        assert_eq!(
+            UploadId::decode(&text, b"", &name("a/b")),
+            Err(ParseError::UploadId)
+        );
+    }
+
+    #[test]
+    fn every_other_character_anywhere_fails() {
+        let repository = name("a/b");
+        let text = some_id().encode(KEY, &repository);
+        for at in 0..text.len() {
+            for replacement in "AZaz09-_+/=. é".chars() {
+                let mut changed: Vec<char> = text.chars().collect();
+                if std::mem::replace(&mut changed[at], replacement) == replacement {
+                    continue;
+                }
+                let changed: String = changed.into_iter().collect();
+                assert_eq!(
+                    UploadId::decode(&changed, KEY, &repository),
+                    Err(ParseError::UploadId),
+                    "{changed}"
+                );
+            }
+        }
+        for changed in [
+            "",
+            &text[1..],
+            &text[..63],
+            &format!("{text}A"),
+            &format!("{text}=="),
+            &format!(" {text}"),
+        ] {
+            assert_eq!(
+                UploadId::decode(changed, KEY, &repository),
+                Err(ParseError::UploadId),
+                "{changed}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ids_round_trip_and_fit_a_route(owner: u64, ticket: u64, random: [u8; 16], key: Vec<u8>) {
+            let (id, repository) = (UploadId { owner, ticket, random }, name("a/b"));
+            let text = id.encode(&key, &repository);
+            prop_assert_eq!(UploadId::decode(&text, &key, &repository), Ok(id));
+            let route = crate::Route::parse("GET", &format!("/v2/a/b/blobs/uploads/{text}"), None);
+            prop_assert_eq!(route, Ok(crate::Route::UploadStatus { repository, upload_id: text }));
+        }
+
+        #[test]
+        fn nothing_forged_is_accepted(text in "[A-Za-z0-9_-]{64}|.*") {
+            prop_assert_eq!(UploadId::decode(&text, KEY, &name("a")), Err(ParseError::UploadId));
+        }
+    }
+}
