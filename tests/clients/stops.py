@@ -1,0 +1,76 @@
+"""Stopping a node on purpose: nobody notices."""
+
+import os
+import threading
+import time
+
+from harness.cluster import Cluster
+from harness.http_raw import Broken, build_head, with_query
+from harness.registry import OCTETS, check, expect, sha256
+from scenarios import scenario
+
+BLOB_BYTES = 32 << 20
+
+
+@scenario("graceful-stop", "SIGTERM: readiness goes off, transfers in flight end whole, exit code 0")
+def graceful_stop():
+    with Cluster() as cluster:
+        for node in cluster.nodes:
+            registry, data = node.registry(), os.urandom(BLOB_BYTES)
+            digest = registry.push_blob("team/app", data)
+            upload = with_query(registry.start("team/app"), f"digest={sha256(data + b'!')}")
+            codes = []
+            with registry.client.connect() as download, registry.client.connect() as push:
+                download.send(build_head("GET", f"/v2/team/app/blobs/{digest}", "x"))
+                push.send(build_head("PUT", upload, "x", {**OCTETS, "Content-Length": str(len(data) + 1)}) + data[:1000])
+                time.sleep(0.5)
+                stopper = threading.Thread(target=lambda: codes.append(node.stop()))
+                stopper.start()
+                time.sleep(0.5)
+                check(not_ready(node), "a stopping node still says that it is ready")
+                push.send(data[1000:] + b"!")
+                expect(push.read("PUT"), 201)
+                check(download.read().body == data, "the download was cut off")
+            stopper.join()
+            check(codes == [0], f"exit codes {codes}")
+            for other in cluster.nodes:
+                if other is not node:
+                    other.registry().holds("team/app", sha256(data + b"!"), data + b"!")
+            node.start()
+            node.wait_ready()
+
+
+def not_ready(node):
+    """503, or not even listening any more."""
+    try:
+        return node.registry(timeout=5).request("GET", "/readyz").status == 503
+    except (Broken, OSError):
+        return True
+
+
+@scenario("rolling-restart", "nodes restarted one after another under load: no request fails through the others", slow=True)
+def rolling_restart():
+    with Cluster() as cluster:
+        for node in cluster.nodes:
+            others = [one for one in cluster.nodes if one is not node]
+            failures, stopping = [], threading.Event()
+
+            def push(one):
+                while not stopping.is_set():
+                    try:
+                        one.registry().image(f"team/app{one.id}", "latest")
+                    except Exception as error:  # Collected: a thread cannot fail the scenario itself.
+                        failures.append(f"through node {one.id}: {error}")
+
+            threads = [threading.Thread(target=push, args=(one,)) for one in others]
+            for thread in threads:
+                thread.start()
+            time.sleep(1)
+            code = node.stop()
+            node.start()
+            node.wait_ready()
+            stopping.set()
+            for thread in threads:
+                thread.join()
+            check(code == 0, f"exit code {code}")
+            check(not failures, f"{len(failures)} failures while node {node.id} restarted: {failures[:2]}")
