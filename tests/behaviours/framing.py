@@ -14,7 +14,8 @@ def keep_alive_after_error(t):
                            ("PATCH", f"/v2/{t.repository()}/blobs/uploads/nosuch")):
         headers = {"Content-Length": str(len(body)), "Connection": "keep-alive"}
         with t.client.connect() as connection:
-            sender = threading.Thread(target=send_quietly, args=(connection, build_head(method, target, "x", headers) + body))
+            payload = build_head(method, target, "x", headers) + body
+            sender = threading.Thread(target=send_quietly, args=(connection, payload))
             sender.start()
             first = connection.read(method)
             check(400 <= first.status < 500, f"{method} {target}: got {first}")
@@ -52,7 +53,8 @@ def standard_headers(t):
     name = t.repository()
     image = t.image(name, "v1")
     digest = sha256(image.config)
-    for method, target in (("GET", "/v2/"), ("GET", f"/v2/{name}/blobs/{digest}"), ("HEAD", f"/v2/{name}/blobs/{digest}"),
+    for method, target in (("GET", "/v2/"), ("GET", f"/v2/{name}/blobs/{digest}"),
+                           ("HEAD", f"/v2/{name}/blobs/{digest}"),
                            ("GET", f"/v2/{name}/manifests/v1"), ("HEAD", f"/v2/{name}/manifests/v1"),
                            ("GET", f"/v2/{name}/manifests/nosuch"), ("POST", f"/v2/{name}/blobs/uploads/"),
                            ("GET", f"/v2/{name}/tags/list"), ("GET", "/nowhere")):
@@ -68,8 +70,9 @@ def standard_headers(t):
 def contradictory(t):
     target = f"/v2/{t.repository()}/blobs/uploads/"
     length, chunked = "Content-Length: 5", "Transfer-Encoding: chunked"
-    for lines in ([length, chunked], [chunked, length], ["Content-Length: -1"], ["Content-Length: 5", "Content-Length: 6"],
-                  ["Content-Length: 5x"], ["Transfer-Encoding: chunked, identity"], ["Content-Length : 5"]):
+    for lines in ([length, chunked], [chunked, length], ["Content-Length: -1"],
+                  ["Content-Length: 5", "Content-Length: 6"], ["Content-Length: 5x"],
+                  ["Transfer-Encoding: chunked, identity"], ["Content-Length : 5"]):
         head = "\r\n".join([f"POST {target} HTTP/1.1", "Host: x", "Connection: close", *lines])
         try:
             response = t.client.raw(f"{head}\r\n\r\n0\r\n\r\n".encode(), "POST")
@@ -84,7 +87,8 @@ def contradictory(t):
 def warnings(t):
     name = t.repository()
     image = t.image(name, "v1")
-    for response in (t.request("GET", "/v2/"), t.manifest(name, "v1"), t.blob(name, sha256(image.config)), t.tags(name)):
+    blob = t.blob(name, sha256(image.config))
+    for response in (t.request("GET", "/v2/"), t.manifest(name, "v1"), blob, t.tags(name)):
         values = response.all("Warning")
         check(all(value.startswith('299 - "') for value in values), f"Warning {values}")
         check(sum(map(len, values)) <= 4096, "warnings above 4096 bytes")

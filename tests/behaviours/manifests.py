@@ -43,7 +43,8 @@ def put_by_digest(t):
 def exact_bytes(t):
     name = t.repository()
     image = t.image(name, push=False)
-    odd = b'\n{ "zeta" :  [1, 2.50,1e3 , null],\t"unknown": {"\\u00e9": "\xc3\xa9"},\n' + image.body.strip()[1:-1] + b" \r\n}\n\n"
+    odd = b'\n{ "zeta" :  [1, 2.50,1e3 , null],\t"unknown": {"\\u00e9": "\xc3\xa9"},\n'
+    odd += image.body.strip()[1:-1] + b" \r\n}\n\n"
     t.push_manifest(name, "v1", odd)
     served(t, name, "v1", odd, OCI_MANIFEST)
     served(t, name, sha256(odd), odd, OCI_MANIFEST)

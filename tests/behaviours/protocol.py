@@ -112,7 +112,8 @@ def broken_json(t):
             ("deep nesting", body[:-1] + b',"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
             ("deep nesting, open", b"[" * 1_000_000), ("duplicate key", body[:-1] + b',"schemaVersion":2}'),
             ("duplicate config", body[:-1] + b',"config":' + json.dumps(json.loads(body)["config"]).encode() + b"}"),
-            ("not UTF-8", body[:-1] + b',"annotations":{"a":"\xff\xfe"}}'), ("UTF-16", body.decode().encode("utf-16")),
+            ("not UTF-8", body[:-1] + b',"annotations":{"a":"\xff\xfe"}}'),
+            ("UTF-16", body.decode().encode("utf-16")),
             ("lone surrogate", body[:-1] + b',"annotations":{"a":"\\ud800"}}'), ("NUL", body + b"\0")):
         response = t.put_manifest(name, "v1", broken)
         check(response.status == 400 and "MANIFEST_INVALID" in response.codes(), f"{what}: got {response}")
@@ -131,8 +132,8 @@ def wrong_digest(t):
 ENCODINGS = (
     "%2e%2e%2f", "..%2f", "%2e%2e/", "%252e%252e%252f", "..%252f", "..;/", "..%3b/", "..\\", "..%5c", "%2e%2e%5c",
     "%c0%ae%c0%ae/", "%c0%ae%c0%af", "%e0%80%ae%e0%80%ae/", "..%c0%af", "..%ef%bc%8f", "%uff0e%uff0e/", "....//",
-    "...//", ".%00./", "%00", "..%00/", "%0d%0a", "%0a", "%09", "%20", "//", "%2f", "%2F%2F..%2F", "./", "%2e/", "~root/",
-    "%7eroot/", "*", "%2a", "%3f", "%23", "%25", "%", "%2", "%zz", "\u00ff", "%ff", "%80", "|", "%7c", "`id`",
+    "...//", ".%00./", "%00", "..%00/", "%0d%0a", "%0a", "%09", "%20", "//", "%2f", "%2F%2F..%2F", "./", "%2e/",
+    "~root/", "%7eroot/", "*", "%2a", "%3f", "%23", "%25", "%", "%2", "%zz", "\u00ff", "%ff", "%80", "|", "%7c", "`id`",
     "$(id)", "%24%7bjndi%7d", "'", "%22", "<x>", "%3cx%3e", "{x}", "[x]", "^", ":", "@", ",", "=", "+", "&x", "!")
 
 
@@ -140,8 +141,8 @@ ENCODINGS = (
 def path_corpus(t):
     for piece in ENCODINGS:
         for target in (f"/{piece}etc/passwd", f"/v2/{piece}etc/passwd/manifests/x", f"/v2/a/{piece}/blobs/uploads/",
-                       f"/v2/a/manifests/{piece}etc", f"/v2/a/blobs/sha256:{piece}etc/passwd", f"/v2/a/tags/{piece}list",
-                       f"/v2/a/referrers/{piece}", f"/v2/a/blobs/uploads/{piece}"):
+                       f"/v2/a/manifests/{piece}etc", f"/v2/a/blobs/sha256:{piece}etc/passwd",
+                       f"/v2/a/tags/{piece}list", f"/v2/a/referrers/{piece}", f"/v2/a/blobs/uploads/{piece}"):
             response = t.request("GET", target)
             check(b"root:" not in response.body, f"{target}: a file came back")
             check(300 <= response.status < 500, f"{target}: got {response}")
@@ -204,7 +205,8 @@ def http_corners(t):
     check(expect(old, 200).body == image.body, "HTTP/1.0: other bytes")
     check("chunked" not in (old.header("Transfer-Encoding") or ""), "chunked coding to an HTTP/1.0 client")
     with t.client.connect() as connection:
-        targets = [f"/v2/{name}/manifests/v1", "/v2/", f"/v2/{name}/manifests/nosuch", f"/v2/{name}/blobs/{sha256(image.config)}"]
+        targets = [f"/v2/{name}/manifests/v1", "/v2/", f"/v2/{name}/manifests/nosuch",
+                   f"/v2/{name}/blobs/{sha256(image.config)}"]
         for target in targets:
             connection.send(build_head("GET", target, "x", {"Connection": "keep-alive"}))
         answers = [connection.read() for _ in targets]

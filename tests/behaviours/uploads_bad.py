@@ -110,7 +110,7 @@ def unknown_upload(t):
 @row("U24", MUST, "upload ids that are no ids are refused")
 def strange_upload_ids(t):
     name = t.repository()
-    for upload in ("../x", "%2e%2e/x", "", "%00", "..%2f..%2fetc%2fpasswd", "a b".replace(" ", "%20"), "x" * 5000, "%ff"):
+    for upload in ("../x", "%2e%2e/x", "", "%00", "..%2f..%2fetc%2fpasswd", "a%20b", "x" * 5000, "%ff"):
         for method in ("GET", "PATCH", "PUT", "DELETE"):
             target = f"/v2/{name}/blobs/uploads/{upload}"
             if method == "PUT":

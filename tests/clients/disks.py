@@ -142,7 +142,8 @@ def damaged_blob():
                 wait_for(lambda: files_holding(node, data), f"node {node.id} holds its copy", 30)
             victim = cluster.nodes[0]
             spoil(files_holding(victim, data), damage, data)
-            for first, last in ((0, BLOB_BYTES - 1), (1_000_000, 1_000_063), (299_900, 300_100), (3_000_000, 3_000_001)):
+            ranges = ((0, BLOB_BYTES - 1), (1_000_000, 1_000_063), (299_900, 300_100), (3_000_000, 3_000_001))
+            for first, last in ranges:
                 never_wrong(victim.registry(), digest, data, first, last)
             victim.registry().holds("team/app", digest, data)
 

@@ -180,7 +180,7 @@ def push_images(node, round, acknowledged):
             return
 
 
-@scenario("tags-atomic", "a PUT of ten tags with a node killed in the middle sets all of them or none (F-99)", slow=True)
+@scenario("tags-atomic", "a PUT of ten tags with a node killed in the middle: all or none (F-99)", slow=True)
 def tags_atomic():
     rng = random.Random(99)
     with Cluster() as cluster:

@@ -22,7 +22,8 @@ def graceful_stop():
             codes = []
             with registry.client.connect() as download, registry.client.connect() as push:
                 download.send(build_head("GET", f"/v2/team/app/blobs/{digest}", "x"))
-                push.send(build_head("PUT", upload, "x", {**OCTETS, "Content-Length": str(len(data) + 1)}) + data[:1000])
+                headers = {**OCTETS, "Content-Length": str(len(data) + 1)}
+                push.send(build_head("PUT", upload, "x", headers) + data[:1000])
                 time.sleep(0.5)
                 stopper = threading.Thread(target=lambda: codes.append(node.stop()))
                 stopper.start()
@@ -48,7 +49,7 @@ def not_ready(node):
         return True
 
 
-@scenario("rolling-restart", "nodes restarted one after another under load: no request fails through the others", slow=True)
+@scenario("rolling-restart", "nodes restarted one by one under load: nothing fails through the others", slow=True)
 def rolling_restart():
     with Cluster() as cluster:
         for node in cluster.nodes:

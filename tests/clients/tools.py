@@ -97,7 +97,8 @@ def interrupted_push():
         first, second, _ = cluster.nodes
         layout = one.fresh("layout")
         digest = write_layout(layout, [tar_of({"bulk": secrets.token_bytes(48 << 20)}), tar_of({"x": b"x"})])
-        command = ["skopeo", "copy", "--dest-tls-verify=false", f"oci:{layout}:v1", f"docker://{first.host}/team/app:v1"]
+        command = ["skopeo", "copy", "--dest-tls-verify=false", f"oci:{layout}:v1",
+                   f"docker://{first.host}/team/app:v1"]
         for seconds in (0.05, 0.1, 0.2, 0.3, 0.4):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
             time.sleep(seconds)

@@ -118,6 +118,11 @@ class Node:
         """A driver that speaks to this node only."""
         return Registry(Client([self.url], timeout))
 
+    def forbidden_lines(self):
+        """What the node must not have logged, named by node."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return [f"node {self.id}: {line}" for line in text.splitlines() if any(word in line for word in FORBIDDEN)]
+
     def tail(self, lines=25):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
@@ -172,8 +177,7 @@ class Cluster:
                 node.stop()
             except AssertionError as error:
                 stubborn.append(str(error))
-        broken = [f"node {node.id}: {line}" for node in self.nodes if node.log.exists()
-                  for line in node.log.read_text(errors="replace").splitlines() if any(word in line for word in FORBIDDEN)]
+        broken = [line for node in self.nodes for line in node.forbidden_lines()]
         if kind is not None or stubborn or broken:
             self.keep_logs()
         shutil.rmtree(self.directory, ignore_errors=True)
