@@ -15,7 +15,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={}", directory.display());
         for file in fs::read_dir(&directory)? {
             let file = file?.path();
-            if file.extension().is_some_and(|extension| extension == "proto") {
+            if file
+                .extension()
+                .is_some_and(|extension| extension == "proto")
+            {
                 schemas.push(file);
             }
         }
@@ -24,6 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile(&schemas, [&root])?;
     // Without the feature only messages are generated, so that tonic is not needed to name them.
     let grpc = env::var_os("CARGO_FEATURE_GRPC").is_some();
-    tonic_prost_build::configure().bytes(".").build_client(grpc).build_server(grpc).compile_fds(files)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .build_client(grpc)
+        .build_server(grpc)
+        .compile_fds(files)?;
     Ok(())
 }

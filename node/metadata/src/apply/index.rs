@@ -1,0 +1,202 @@
+//! Records that others are derived from. Each `put_*` takes the record as it was and as it shall be, and keeps
+//! every derived key in step, so no command can forget one.
+
+use oci::{Digest, Tag};
+
+use super::{ApplyError, Scope};
+use crate::ids::{LogTime, RepositoryId, TicketId};
+use crate::key::{self, Table};
+use crate::record::{BlobRecord, LinkRecord, TagChange, TagRecord, TicketRecord};
+use crate::scan;
+
+/// Derived: `Placement`, `Copies`, `UnlinkedBlob`, `CondemnedBlob`, totals.
+pub(super) fn put_blob(
+    scope: &mut Scope<'_, '_>,
+    digest: &Digest,
+    before: Option<&BlobRecord>,
+    after: &BlobRecord,
+) -> Result<(), ApplyError> {
+    if before == Some(after) {
+        return Ok(());
+    }
+    scope.save(key::blob(digest), after);
+    let held = before.map_or(&[][..], |blob| &blob.holders);
+    for node in held.iter().filter(|node| !after.holders.contains(node)) {
+        scope.delete(key::placement(*node, digest));
+    }
+    for node in after.holders.iter().filter(|node| !held.contains(node)) {
+        scope.mark(key::placement(*node, digest));
+    }
+    let since = |of: fn(&BlobRecord) -> Option<LogTime>| (before.and_then(of), of(after));
+    move_key(scope, since(|blob| blob.unlinked_since), |since| {
+        key::unlinked_blob(since, digest)
+    });
+    move_key(scope, since(|blob| blob.condemned_since), |since| {
+        key::condemned_blob(since, digest)
+    });
+    let copies = (before.and_then(counted_copies), counted_copies(after));
+    move_key(scope, copies, |copies| key::copies(copies as u64, digest));
+
+    let totals = scope.totals()?;
+    if before.is_none() {
+        totals.blobs += 1;
+        totals.blob_bytes += after.size_bytes;
+    }
+    if copies.0 != copies.1 {
+        let by_copies = &mut totals.blobs_by_copies;
+        if let Some(old) = copies.0 {
+            let slot = by_copies.get_mut(old).filter(|count| **count > 0);
+            *slot.ok_or(ApplyError::Broken {
+                law: "totals count every blob by its copies",
+            })? -= 1;
+        }
+        if let Some(new) = copies.1 {
+            by_copies.resize(by_copies.len().max(new + 1), 0);
+            by_copies[new] += 1;
+        }
+        let used = by_copies
+            .iter()
+            .rposition(|count| *count > 0)
+            .map_or(0, |last| last + 1);
+        by_copies.truncate(used);
+    }
+    Ok(())
+}
+
+/// Condemned blobs are not worth repairing, so they are not counted.
+fn counted_copies(blob: &BlobRecord) -> Option<usize> {
+    blob.condemned_since.is_none().then_some(blob.holders.len())
+}
+
+/// Moves a key that exists for `Some` position only.
+fn move_key<P: PartialEq>(
+    scope: &mut Scope<'_, '_>,
+    (before, after): (Option<P>, Option<P>),
+    key: impl Fn(P) -> Vec<u8>,
+) {
+    if before == after {
+        return;
+    }
+    if let Some(before) = before {
+        scope.delete(key(before));
+    }
+    if let Some(after) = after {
+        scope.mark(key(after));
+    }
+}
+
+/// Derived: `LinkedBy`, `UnreferencedLink`.
+pub(super) fn put_link(
+    scope: &mut Scope<'_, '_>,
+    repository: RepositoryId,
+    digest: &Digest,
+    before: Option<LinkRecord>,
+    after: Option<LinkRecord>,
+) {
+    if before == after {
+        return;
+    }
+    match &after {
+        Some(link) => scope.save(key::link(repository, digest), link),
+        None => scope.delete(key::link(repository, digest)),
+    }
+    if before.is_none() {
+        scope.mark(key::linked_by(digest, repository));
+    }
+    if after.is_none() {
+        scope.delete(key::linked_by(digest, repository));
+    }
+    let since = |link: Option<LinkRecord>| link.and_then(|link| link.unreferenced_since);
+    move_key(scope, (since(before), since(after)), |since| {
+        key::unreferenced_link(since, repository, digest)
+    });
+}
+
+/// Derived: `TicketExpiry`.
+pub(super) fn put_ticket(
+    scope: &mut Scope<'_, '_>,
+    id: TicketId,
+    before: Option<&TicketRecord>,
+    after: Option<&TicketRecord>,
+) {
+    if before == after {
+        return;
+    }
+    match after {
+        Some(ticket) => scope.save(key::ticket(id), ticket),
+        None => scope.delete(key::ticket(id)),
+    }
+    let expiry = |ticket: Option<&TicketRecord>| ticket.map(|ticket| ticket.expires_at);
+    move_key(scope, (expiry(before), expiry(after)), |at| {
+        key::ticket_expiry(at, id)
+    });
+}
+
+/// Points a tag to `after`, or removes it. Derived: `TagOf`, `TagHistory`, totals.
+///
+/// A tag that already points there is left alone: nothing changed, so nothing is written to its history.
+pub(super) fn put_tag(
+    scope: &mut Scope<'_, '_>,
+    repository: RepositoryId,
+    tag: &Tag,
+    before: Option<TagRecord>,
+    after: Option<Digest>,
+) -> Result<(), ApplyError> {
+    let old = before.map(|record| record.digest);
+    if old == after {
+        return Ok(());
+    }
+    match after {
+        Some(digest) => scope.save(
+            key::tag(repository, tag),
+            &TagRecord {
+                digest,
+                index: scope.at,
+            },
+        ),
+        None => scope.delete(key::tag(repository, tag)),
+    }
+    move_key(scope, (old, after), |digest| {
+        key::tag_of(repository, &digest, tag)
+    });
+    let change = TagChange {
+        index: scope.at,
+        digest: after,
+        proposed_at: scope.entry.proposed_at,
+        subject: scope.entry.subject.clone(),
+    };
+    scope.save(key::tag_change(repository, tag, scope.at), &change);
+    let totals = scope.totals()?;
+    match (old, after) {
+        (None, Some(_)) => totals.tags += 1,
+        (Some(_), None) => totals.tags = totals.tags.saturating_sub(1),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Whether a manifest of the repository names the digest.
+pub(super) fn is_referenced(
+    scope: &Scope<'_, '_>,
+    repository: RepositoryId,
+    digest: &Digest,
+) -> Result<bool, ApplyError> {
+    Ok(scan::first_key(scope.state, &key::edges_of(digest, repository))?.is_some())
+}
+
+/// One manifest of the repository that names the digest.
+pub(super) fn referencing_manifest(
+    scope: &Scope<'_, '_>,
+    repository: RepositoryId,
+    digest: &Digest,
+) -> Result<Option<Digest>, ApplyError> {
+    let Some(edge) = scan::first_key(scope.state, &key::edges_of(digest, repository))? else {
+        return Ok(None);
+    };
+    let mut parts = key::Reader::new(Table::Edge, &edge).map_err(crate::view::ViewError::from)?;
+    let manifest = parts
+        .digest()
+        .and_then(|_| parts.number())
+        .and_then(|_| parts.digest());
+    Ok(Some(manifest.map_err(crate::view::ViewError::from)?))
+}

@@ -1,0 +1,79 @@
+//! Counted copies: which nodes hold a blob.
+//!
+//! A copy is counted only under a ticket that its node pinned before it acknowledged the bytes; that is what
+//! makes the unlink rule safe (protocols.md section 6.3).
+
+use oci::Digest;
+
+use super::{Refusal, Scope, index, node, ticket};
+use crate::command::{AddPlacement, DropPlacement, ReportLost, TicketKind};
+use crate::ids::NodeId;
+use crate::key;
+use crate::record::{BlobRecord, TicketRecord};
+use crate::response::{Rejection, Response};
+
+pub(super) fn add(scope: &mut Scope<'_, '_>, command: &AddPlacement) -> Result<Response, Refusal> {
+    let open = ticket::check_open(scope, command.ticket, TicketKind::Repair)?;
+    node::check_registered(scope, command.node)?;
+    let before = known_blob(scope, &command.digest)?;
+    if before.holders.contains(&command.node) {
+        // Counted already. The use stays for another straggler; the deadline closes what nobody uses.
+        return Ok(Response::Done);
+    }
+    let mut after = before.clone();
+    after.holders.push(command.node);
+    after.holders.sort();
+    index::put_blob(scope, &command.digest, Some(&before), &after)?;
+    let uses = open.uses.saturating_sub(1);
+    let left = (uses > 0).then_some(TicketRecord { uses, ..open });
+    index::put_ticket(scope, command.ticket, Some(&open), left.as_ref());
+    Ok(Response::Done)
+}
+
+pub(super) fn drop_surplus(
+    scope: &mut Scope<'_, '_>,
+    command: &DropPlacement,
+) -> Result<Response, Refusal> {
+    let cluster = scope.cluster()?;
+    let (before, after) = without_holder(scope, &command.digest, command.node)?;
+    let reached = u32::try_from(after.holders.len()).unwrap_or(u32::MAX);
+    if reached < cluster.copies {
+        return Err(Rejection::TooFewCopies {
+            reached,
+            wanted: cluster.copies,
+        }
+        .into());
+    }
+    index::put_blob(scope, &command.digest, Some(&before), &after)?;
+    Ok(Response::Done)
+}
+
+/// No floor here: the copy is gone already, and counting it would only hide that.
+pub(super) fn report_lost(
+    scope: &mut Scope<'_, '_>,
+    command: &ReportLost,
+) -> Result<Response, Refusal> {
+    let (before, after) = without_holder(scope, &command.digest, command.node)?;
+    index::put_blob(scope, &command.digest, Some(&before), &after)?;
+    Ok(Response::Done)
+}
+
+fn known_blob(scope: &Scope<'_, '_>, digest: &Digest) -> Result<BlobRecord, Refusal> {
+    Ok(scope
+        .load(&key::blob(digest))?
+        .ok_or(Rejection::BlobUnknown)?)
+}
+
+fn without_holder(
+    scope: &Scope<'_, '_>,
+    digest: &Digest,
+    node: NodeId,
+) -> Result<(BlobRecord, BlobRecord), Refusal> {
+    let before = known_blob(scope, digest)?;
+    let mut after = before.clone();
+    after.holders.retain(|holder| *holder != node);
+    if after.holders.len() == before.holders.len() {
+        return Err(Rejection::NotAHolder(node).into());
+    }
+    Ok((before, after))
+}

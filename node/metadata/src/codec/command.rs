@@ -1,0 +1,357 @@
+//! Commands.
+
+use std::collections::BTreeMap;
+
+use oci::Tag;
+use proto::log as pb;
+use proto::log::entry::Command as Message;
+
+use super::{
+    CodecError, digest, digest_bytes, digests, media_type, optional_digest, optional_digest_bytes,
+    optional_media_type, optional_text, repository, tag,
+};
+use crate::command::{
+    AddPlacement, CloseTickets, Command, CommitBlob, DeleteManifest, DeleteTag, DropPlacement,
+    InitializeCluster, ManifestFacts, ManifestReference, MountBlob, OpenTickets, Precondition,
+    PutManifest, RegisterNode, RenewTickets, ReportLost, SetReplication, Tick, TicketKind,
+    TouchBlob, UnlinkBlob,
+};
+use crate::ids::{NodeId, TicketId};
+
+/// One line per command that has only plain fields; the others have a function.
+pub(super) fn encode(command: &Command) -> Message {
+    match command {
+        Command::InitializeCluster(c) => Message::InitializeCluster(pb::InitializeCluster {
+            cluster_id: c.cluster_id.clone(),
+            upload_key: c.upload_key.clone(),
+            copies: c.copies,
+            write_copies: c.write_copies,
+        }),
+        Command::SetReplication(c) => Message::SetReplication(pb::SetReplication {
+            copies: c.copies,
+            write_copies: c.write_copies,
+        }),
+        Command::RegisterNode(c) => Message::RegisterNode(pb::RegisterNode {
+            node: c.node.0,
+            http_address: c.http_address.clone(),
+            grpc_address: c.grpc_address.clone(),
+            disk_id: c.disk_id.clone(),
+        }),
+        Command::OpenTickets(c) => Message::OpenTickets(encode_open_tickets(c)),
+        Command::RenewTickets(c) => Message::RenewTickets(pb::RenewTickets {
+            tickets: encode_tickets(&c.tickets),
+            ttl_ms: c.ttl_ms,
+        }),
+        Command::CloseTickets(c) => Message::CloseTickets(pb::CloseTickets {
+            tickets: encode_tickets(&c.tickets),
+        }),
+        Command::CommitBlob(c) => Message::CommitBlob(encode_commit_blob(c)),
+        Command::MountBlob(c) => Message::MountBlob(pb::MountBlob {
+            from: c
+                .from
+                .as_ref()
+                .map(|from| from.as_str().to_owned())
+                .unwrap_or_default(),
+            repository: c.repository.as_str().to_owned(),
+            digest: digest_bytes(&c.digest),
+        }),
+        Command::TouchBlob(c) => Message::TouchBlob(pb::TouchBlob {
+            repository: c.repository.as_str().to_owned(),
+            digest: digest_bytes(&c.digest),
+        }),
+        Command::UnlinkBlob(c) => Message::UnlinkBlob(pb::UnlinkBlob {
+            repository: c.repository.as_str().to_owned(),
+            digest: digest_bytes(&c.digest),
+        }),
+        Command::PutManifest(c) => Message::PutManifest(encode_put_manifest(c)),
+        Command::DeleteManifest(c) => Message::DeleteManifest(pb::DeleteManifest {
+            repository: c.repository.as_str().to_owned(),
+            digest: digest_bytes(&c.digest),
+        }),
+        Command::DeleteTag(c) => Message::DeleteTag(pb::DeleteTag {
+            repository: c.repository.as_str().to_owned(),
+            tag: c.tag.as_str().to_owned(),
+            precondition: Some(encode_precondition(&c.precondition)),
+        }),
+        Command::AddPlacement(c) => Message::AddPlacement(pb::AddPlacement {
+            ticket: c.ticket.as_u64(),
+            node: c.node.0,
+            digest: digest_bytes(&c.digest),
+        }),
+        Command::DropPlacement(c) => Message::DropPlacement(pb::DropPlacement {
+            node: c.node.0,
+            digest: digest_bytes(&c.digest),
+        }),
+        Command::ReportLost(c) => Message::ReportLost(pb::ReportLost {
+            node: c.node.0,
+            digest: digest_bytes(&c.digest),
+        }),
+        Command::Tick(c) => Message::Tick(pb::Tick {
+            previous_sequence: c.previous_sequence,
+            elapsed_ms: c.elapsed_ms,
+        }),
+    }
+}
+
+pub(super) fn decode(message: Message) -> Result<Command, CodecError> {
+    Ok(match message {
+        Message::InitializeCluster(m) => Command::InitializeCluster(InitializeCluster {
+            cluster_id: m.cluster_id,
+            upload_key: m.upload_key,
+            copies: m.copies,
+            write_copies: m.write_copies,
+        }),
+        Message::SetReplication(m) => Command::SetReplication(SetReplication {
+            copies: m.copies,
+            write_copies: m.write_copies,
+        }),
+        Message::RegisterNode(m) => Command::RegisterNode(RegisterNode {
+            node: NodeId(m.node),
+            http_address: m.http_address,
+            grpc_address: m.grpc_address,
+            disk_id: m.disk_id,
+        }),
+        Message::OpenTickets(m) => Command::OpenTickets(OpenTickets {
+            kind: decode_ticket_kind(m.kind)?,
+            node: NodeId(m.node),
+            count: m.count,
+            ttl_ms: m.ttl_ms,
+        }),
+        Message::RenewTickets(m) => Command::RenewTickets(RenewTickets {
+            tickets: decode_tickets(&m.tickets),
+            ttl_ms: m.ttl_ms,
+        }),
+        Message::CloseTickets(m) => Command::CloseTickets(CloseTickets {
+            tickets: decode_tickets(&m.tickets),
+        }),
+        Message::CommitBlob(m) => Command::CommitBlob(decode_commit_blob(m)?),
+        Message::MountBlob(m) => Command::MountBlob(MountBlob {
+            from: if m.from.is_empty() {
+                None
+            } else {
+                Some(repository(&m.from)?)
+            },
+            repository: repository(&m.repository)?,
+            digest: digest("digest", &m.digest)?,
+        }),
+        Message::TouchBlob(m) => Command::TouchBlob(TouchBlob {
+            repository: repository(&m.repository)?,
+            digest: digest("digest", &m.digest)?,
+        }),
+        Message::UnlinkBlob(m) => Command::UnlinkBlob(UnlinkBlob {
+            repository: repository(&m.repository)?,
+            digest: digest("digest", &m.digest)?,
+        }),
+        Message::PutManifest(m) => Command::PutManifest(decode_put_manifest(m)?),
+        Message::DeleteManifest(m) => Command::DeleteManifest(DeleteManifest {
+            repository: repository(&m.repository)?,
+            digest: digest("digest", &m.digest)?,
+        }),
+        Message::DeleteTag(m) => Command::DeleteTag(DeleteTag {
+            repository: repository(&m.repository)?,
+            tag: tag(&m.tag)?,
+            precondition: decode_precondition(m.precondition)?,
+        }),
+        Message::AddPlacement(m) => Command::AddPlacement(AddPlacement {
+            ticket: TicketId::from_u64(m.ticket),
+            node: NodeId(m.node),
+            digest: digest("digest", &m.digest)?,
+        }),
+        Message::DropPlacement(m) => Command::DropPlacement(DropPlacement {
+            node: NodeId(m.node),
+            digest: digest("digest", &m.digest)?,
+        }),
+        Message::ReportLost(m) => Command::ReportLost(ReportLost {
+            node: NodeId(m.node),
+            digest: digest("digest", &m.digest)?,
+        }),
+        Message::Tick(m) => Command::Tick(Tick {
+            previous_sequence: m.previous_sequence,
+            elapsed_ms: m.elapsed_ms,
+        }),
+    })
+}
+
+fn encode_tickets(tickets: &[TicketId]) -> Vec<u64> {
+    tickets.iter().map(|ticket| ticket.as_u64()).collect()
+}
+
+fn decode_tickets(tickets: &[u64]) -> Vec<TicketId> {
+    tickets
+        .iter()
+        .map(|ticket| TicketId::from_u64(*ticket))
+        .collect()
+}
+
+pub(super) fn encode_ticket_kind(kind: TicketKind) -> pb::TicketKind {
+    match kind {
+        TicketKind::Upload => pb::TicketKind::Upload,
+        TicketKind::Repair => pb::TicketKind::Repair,
+        TicketKind::Import => pb::TicketKind::Import,
+    }
+}
+
+pub(super) fn decode_ticket_kind(kind: i32) -> Result<TicketKind, CodecError> {
+    match pb::TicketKind::try_from(kind) {
+        Ok(pb::TicketKind::Upload) => Ok(TicketKind::Upload),
+        Ok(pb::TicketKind::Repair) => Ok(TicketKind::Repair),
+        Ok(pb::TicketKind::Import) => Ok(TicketKind::Import),
+        Ok(pb::TicketKind::Unspecified) | Err(_) => Err(CodecError::Missing {
+            field: "ticket kind",
+        }),
+    }
+}
+
+fn encode_open_tickets(command: &OpenTickets) -> pb::OpenTickets {
+    pb::OpenTickets {
+        kind: encode_ticket_kind(command.kind).into(),
+        node: command.node.0,
+        count: command.count,
+        ttl_ms: command.ttl_ms,
+    }
+}
+
+fn encode_commit_blob(command: &CommitBlob) -> pb::CommitBlob {
+    pb::CommitBlob {
+        ticket: command.ticket.as_u64(),
+        repository: command.repository.as_str().to_owned(),
+        digest: digest_bytes(&command.digest),
+        size_bytes: command.size_bytes,
+        holders: command.holders.iter().map(|node| node.0).collect(),
+        stragglers: command.stragglers,
+    }
+}
+
+fn decode_commit_blob(message: pb::CommitBlob) -> Result<CommitBlob, CodecError> {
+    Ok(CommitBlob {
+        ticket: TicketId::from_u64(message.ticket),
+        repository: repository(&message.repository)?,
+        digest: digest("digest", &message.digest)?,
+        size_bytes: message.size_bytes,
+        holders: message.holders.into_iter().map(NodeId).collect(),
+        stragglers: message.stragglers,
+    })
+}
+
+fn encode_precondition(precondition: &Precondition) -> pb::Precondition {
+    let (kind, digests) = match precondition {
+        Precondition::None => (pb::PreconditionKind::None, Vec::new()),
+        Precondition::Matches(digests) => (
+            pb::PreconditionKind::Matches,
+            digests.iter().map(digest_bytes).collect(),
+        ),
+        Precondition::Exists => (pb::PreconditionKind::Exists, Vec::new()),
+        Precondition::Absent => (pb::PreconditionKind::Absent, Vec::new()),
+    };
+    pb::Precondition {
+        kind: kind.into(),
+        digests,
+    }
+}
+
+/// A missing precondition is an error: taking it for "none" would turn a conditional write into a blind one.
+fn decode_precondition(message: Option<pb::Precondition>) -> Result<Precondition, CodecError> {
+    let message = message.ok_or(CodecError::Missing {
+        field: "precondition",
+    })?;
+    match pb::PreconditionKind::try_from(message.kind) {
+        Ok(pb::PreconditionKind::None) => Ok(Precondition::None),
+        Ok(pb::PreconditionKind::Matches) => Ok(Precondition::Matches(digests(
+            "precondition",
+            &message.digests,
+        )?)),
+        Ok(pb::PreconditionKind::Exists) => Ok(Precondition::Exists),
+        Ok(pb::PreconditionKind::Absent) => Ok(Precondition::Absent),
+        Err(_) => Err(CodecError::Missing {
+            field: "precondition",
+        }),
+    }
+}
+
+fn encode_reference(reference: &ManifestReference) -> pb::ManifestReference {
+    pb::ManifestReference {
+        digest: digest_bytes(&reference.digest),
+        size_bytes: reference.size_bytes,
+    }
+}
+
+fn decode_references(
+    messages: &[pb::ManifestReference],
+) -> Result<Vec<ManifestReference>, CodecError> {
+    messages
+        .iter()
+        .map(|m| {
+            Ok(ManifestReference {
+                digest: digest("reference", &m.digest)?,
+                size_bytes: m.size_bytes,
+            })
+        })
+        .collect()
+}
+
+pub(super) fn encode_annotations(annotations: &BTreeMap<String, String>) -> Vec<pb::Annotation> {
+    annotations
+        .iter()
+        .map(|(key, value)| pb::Annotation {
+            key: key.clone(),
+            value: value.clone(),
+        })
+        .collect()
+}
+
+pub(super) fn decode_annotations(messages: Vec<pb::Annotation>) -> BTreeMap<String, String> {
+    messages
+        .into_iter()
+        .map(|annotation| (annotation.key, annotation.value))
+        .collect()
+}
+
+fn encode_put_manifest(command: &PutManifest) -> pb::PutManifest {
+    let facts = &command.facts;
+    pb::PutManifest {
+        repository: command.repository.as_str().to_owned(),
+        digest: digest_bytes(&command.digest),
+        media_type: command.media_type.as_str().to_owned(),
+        body: command.body.clone(),
+        facts: Some(pb::ManifestFacts {
+            is_index: facts.is_index,
+            blobs: facts.blobs.iter().map(encode_reference).collect(),
+            manifests: facts.manifests.iter().map(encode_reference).collect(),
+            subject: optional_digest_bytes(facts.subject.as_ref()),
+            artifact_type: optional_text(facts.artifact_type.as_ref()),
+            annotations: encode_annotations(&facts.annotations),
+        }),
+        tags: command
+            .tags
+            .iter()
+            .map(|tag| tag.as_str().to_owned())
+            .collect(),
+        precondition: Some(encode_precondition(&command.precondition)),
+    }
+}
+
+fn decode_put_manifest(message: pb::PutManifest) -> Result<PutManifest, CodecError> {
+    let facts = message
+        .facts
+        .ok_or(CodecError::Missing { field: "facts" })?;
+    Ok(PutManifest {
+        repository: repository(&message.repository)?,
+        digest: digest("digest", &message.digest)?,
+        media_type: media_type(&message.media_type)?,
+        body: message.body,
+        facts: ManifestFacts {
+            is_index: facts.is_index,
+            blobs: decode_references(&facts.blobs)?,
+            manifests: decode_references(&facts.manifests)?,
+            subject: optional_digest("subject", &facts.subject)?,
+            artifact_type: optional_media_type(&facts.artifact_type)?,
+            annotations: decode_annotations(facts.annotations),
+        },
+        tags: message
+            .tags
+            .iter()
+            .map(|text| tag(text))
+            .collect::<Result<Vec<Tag>, CodecError>>()?,
+        precondition: decode_precondition(message.precondition)?,
+    })
+}

@@ -1,0 +1,413 @@
+//! The key space: one ordered map, every key a table byte and binary parts.
+//!
+//! Numbers are big-endian, so that they sort; a digest is its algorithm byte and raw value, which tells where it
+//! ends; text comes last in its key, or behind its length. Nothing is joined with separators, and repositories
+//! are numbers everywhere but in their own table, so no name can disturb a scan for another.
+//!
+//! The layout is part of the disk format: table bytes and orders of parts never change (golden tests below).
+
+use oci::{Digest, RepositoryName, Tag};
+
+use crate::codec::CodecError;
+use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, TicketId};
+
+/// The tables, by their first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Table {
+    /// The one `Cluster` record.
+    Cluster = 0x01,
+    /// The one `Time` record.
+    Time = 0x02,
+    /// The one `Totals` record.
+    Totals = 0x03,
+    /// node -> `Node`.
+    Node = 0x04,
+    /// name -> `Repository`. In byte order of the names.
+    Repository = 0x10,
+    /// repository, digest -> `Manifest`.
+    Manifest = 0x11,
+    /// repository, digest -> the bytes pushed. Apart from the record, because a HEAD must not read them.
+    ManifestBody = 0x12,
+    /// repository, digest -> `References`.
+    References = 0x13,
+    /// repository, tag -> `Tag`. In byte order of the tags.
+    Tag = 0x14,
+    /// repository, digest, tag -> nothing: which tags point to a manifest.
+    TagOf = 0x15,
+    /// repository, length of tag, tag, log index inverted -> `TagChange`. The newest change first.
+    TagHistory = 0x16,
+    /// repository, subject, manifest -> `Referrer`.
+    Referrer = 0x17,
+    /// digest -> `Blob`.
+    Blob = 0x20,
+    /// repository, digest -> `Link`: which blobs a repository may serve.
+    Link = 0x21,
+    /// digest, repository -> nothing: the inverse of `Link`.
+    LinkedBy = 0x22,
+    /// digest, repository, manifest -> nothing: who names a blob or a child manifest.
+    Edge = 0x23,
+    /// node, digest -> nothing: the inverse of a blob's holders.
+    Placement = 0x24,
+    /// ticket -> `Ticket`. Only open tickets are here.
+    Ticket = 0x30,
+    /// log time, ticket -> nothing: when open tickets expire.
+    TicketExpiry = 0x31,
+    /// log time, repository, digest -> nothing: links that no manifest needs, since when.
+    UnreferencedLink = 0x40,
+    /// log time, digest -> nothing: blobs that no repository links, since when.
+    UnlinkedBlob = 0x41,
+    /// log time, digest -> nothing: condemned blobs, since when.
+    CondemnedBlob = 0x42,
+    /// copies, digest -> nothing: every blob that is not condemned, fewest copies first. Holding all of them
+    /// and not only those below R makes a change of R a matter of one record.
+    Copies = 0x43,
+    /// node, boot -> `Session`.
+    Session = 0x50,
+    /// node, boot, slot -> `Answer`.
+    Answer = 0x51,
+    /// log time, node, boot -> nothing: when a session is due for review.
+    SessionDue = 0x52,
+}
+
+/// Builds one key.
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn new(table: Table) -> Writer {
+        let mut bytes = Vec::with_capacity(64);
+        bytes.push(table as u8);
+        Writer(bytes)
+    }
+
+    fn number(mut self, number: u64) -> Writer {
+        self.0.extend_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    fn digest(mut self, digest: &Digest) -> Writer {
+        self.0.extend_from_slice(&digest.to_key());
+        self
+    }
+
+    fn text(mut self, text: &str) -> Writer {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    /// Text with its length in front, where something follows it.
+    fn counted_text(mut self, text: &str) -> Writer {
+        let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
+        self.0.extend_from_slice(&length.to_be_bytes());
+        self.text(text)
+    }
+}
+
+/// All keys of a table.
+pub fn table(table: Table) -> Vec<u8> {
+    Writer::new(table).0
+}
+
+/// The only key of a table with one record.
+pub fn single(table: Table) -> Vec<u8> {
+    Writer::new(table).0
+}
+
+/// [`Table::Node`].
+pub fn node(node: NodeId) -> Vec<u8> {
+    Writer::new(Table::Node).number(node.0).0
+}
+
+/// [`Table::Repository`].
+pub fn repository(name: &RepositoryName) -> Vec<u8> {
+    repository_text(name.as_str())
+}
+
+/// [`Table::Repository`] for text that need not be a valid name: where a page of a listing starts.
+pub fn repository_text(name: &str) -> Vec<u8> {
+    Writer::new(Table::Repository).text(name).0
+}
+
+/// Every key of a table whose keys begin with a repository.
+pub fn of_repository(table: Table, repository: RepositoryId) -> Vec<u8> {
+    Writer::new(table).number(repository.0).0
+}
+
+/// [`Table::Manifest`].
+pub fn manifest(repository: RepositoryId, digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::Manifest)
+        .number(repository.0)
+        .digest(digest)
+        .0
+}
+
+/// [`Table::ManifestBody`].
+pub fn manifest_body(repository: RepositoryId, digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::ManifestBody)
+        .number(repository.0)
+        .digest(digest)
+        .0
+}
+
+/// [`Table::References`].
+pub fn references(repository: RepositoryId, digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::References)
+        .number(repository.0)
+        .digest(digest)
+        .0
+}
+
+/// [`Table::Tag`].
+pub fn tag(repository: RepositoryId, tag: &Tag) -> Vec<u8> {
+    tag_text(repository, tag.as_str())
+}
+
+/// [`Table::Tag`] for text that need not be a valid tag: where a page of a listing starts.
+pub fn tag_text(repository: RepositoryId, tag: &str) -> Vec<u8> {
+    Writer::new(Table::Tag).number(repository.0).text(tag).0
+}
+
+/// [`Table::TagOf`].
+pub fn tag_of(repository: RepositoryId, digest: &Digest, tag: &Tag) -> Vec<u8> {
+    Writer::new(Table::TagOf)
+        .number(repository.0)
+        .digest(digest)
+        .text(tag.as_str())
+        .0
+}
+
+/// The tags that point to one manifest.
+pub fn tags_of(repository: RepositoryId, digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::TagOf)
+        .number(repository.0)
+        .digest(digest)
+        .0
+}
+
+/// [`Table::TagHistory`].
+pub fn tag_change(repository: RepositoryId, tag: &Tag, at: LogIndex) -> Vec<u8> {
+    Writer::new(Table::TagHistory)
+        .number(repository.0)
+        .counted_text(tag.as_str())
+        .number(!at.0)
+        .0
+}
+
+/// The history of one tag.
+pub fn tag_history(repository: RepositoryId, tag: &Tag) -> Vec<u8> {
+    Writer::new(Table::TagHistory)
+        .number(repository.0)
+        .counted_text(tag.as_str())
+        .0
+}
+
+/// [`Table::Referrer`].
+pub fn referrer(repository: RepositoryId, subject: &Digest, manifest: &Digest) -> Vec<u8> {
+    Writer::new(Table::Referrer)
+        .number(repository.0)
+        .digest(subject)
+        .digest(manifest)
+        .0
+}
+
+/// The referrers of one subject.
+pub fn referrers(repository: RepositoryId, subject: &Digest) -> Vec<u8> {
+    Writer::new(Table::Referrer)
+        .number(repository.0)
+        .digest(subject)
+        .0
+}
+
+/// [`Table::Blob`].
+pub fn blob(digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::Blob).digest(digest).0
+}
+
+/// [`Table::Link`].
+pub fn link(repository: RepositoryId, digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::Link)
+        .number(repository.0)
+        .digest(digest)
+        .0
+}
+
+/// [`Table::LinkedBy`].
+pub fn linked_by(digest: &Digest, repository: RepositoryId) -> Vec<u8> {
+    Writer::new(Table::LinkedBy)
+        .digest(digest)
+        .number(repository.0)
+        .0
+}
+
+/// The repositories that link one blob.
+pub fn links_of(digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::LinkedBy).digest(digest).0
+}
+
+/// [`Table::Edge`].
+pub fn edge(digest: &Digest, repository: RepositoryId, manifest: &Digest) -> Vec<u8> {
+    Writer::new(Table::Edge)
+        .digest(digest)
+        .number(repository.0)
+        .digest(manifest)
+        .0
+}
+
+/// The manifests of one repository that name a blob or child manifest.
+pub fn edges_of(digest: &Digest, repository: RepositoryId) -> Vec<u8> {
+    Writer::new(Table::Edge)
+        .digest(digest)
+        .number(repository.0)
+        .0
+}
+
+/// [`Table::Placement`].
+pub fn placement(node: NodeId, digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::Placement)
+        .number(node.0)
+        .digest(digest)
+        .0
+}
+
+/// The blobs one node holds.
+pub fn placements_of(node: NodeId) -> Vec<u8> {
+    Writer::new(Table::Placement).number(node.0).0
+}
+
+/// [`Table::Ticket`].
+pub fn ticket(ticket: TicketId) -> Vec<u8> {
+    Writer::new(Table::Ticket).number(ticket.as_u64()).0
+}
+
+/// [`Table::TicketExpiry`].
+pub fn ticket_expiry(at: LogTime, ticket: TicketId) -> Vec<u8> {
+    Writer::new(Table::TicketExpiry)
+        .number(at.0)
+        .number(ticket.as_u64())
+        .0
+}
+
+/// [`Table::UnreferencedLink`].
+pub fn unreferenced_link(since: LogTime, repository: RepositoryId, digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::UnreferencedLink)
+        .number(since.0)
+        .number(repository.0)
+        .digest(digest)
+        .0
+}
+
+/// [`Table::UnlinkedBlob`].
+pub fn unlinked_blob(since: LogTime, digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::UnlinkedBlob)
+        .number(since.0)
+        .digest(digest)
+        .0
+}
+
+/// [`Table::CondemnedBlob`].
+pub fn condemned_blob(since: LogTime, digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::CondemnedBlob)
+        .number(since.0)
+        .digest(digest)
+        .0
+}
+
+/// [`Table::Copies`].
+pub fn copies(copies: u64, digest: &Digest) -> Vec<u8> {
+    Writer::new(Table::Copies).number(copies).digest(digest).0
+}
+
+/// [`Table::Session`].
+pub fn session(node: NodeId, boot: u64) -> Vec<u8> {
+    Writer::new(Table::Session).number(node.0).number(boot).0
+}
+
+/// [`Table::Answer`].
+pub fn answer(node: NodeId, boot: u64, slot: u64) -> Vec<u8> {
+    Writer::new(Table::Answer)
+        .number(node.0)
+        .number(boot)
+        .number(slot)
+        .0
+}
+
+/// The remembered answers of one session.
+pub fn answers_of(node: NodeId, boot: u64) -> Vec<u8> {
+    Writer::new(Table::Answer).number(node.0).number(boot).0
+}
+
+/// [`Table::SessionDue`].
+pub fn session_due(at: LogTime, node: NodeId, boot: u64) -> Vec<u8> {
+    Writer::new(Table::SessionDue)
+        .number(at.0)
+        .number(node.0)
+        .number(boot)
+        .0
+}
+
+/// Takes a key apart, part by part, in the order in which it was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// Behind the table byte.
+    ///
+    /// # Errors
+    /// [`CodecError::Key`] when `key` belongs to another table.
+    pub fn new(table: Table, key: &'a [u8]) -> Result<Reader<'a>, CodecError> {
+        match key.split_first() {
+            Some((&byte, rest)) if byte == table as u8 => Ok(Reader(rest)),
+            _ => Err(CodecError::Key),
+        }
+    }
+
+    /// The next eight bytes as a number.
+    ///
+    /// # Errors
+    /// [`CodecError::Key`] when the key ends before.
+    pub fn number(&mut self) -> Result<u64, CodecError> {
+        let (number, rest) = self.0.split_first_chunk().ok_or(CodecError::Key)?;
+        self.0 = rest;
+        Ok(u64::from_be_bytes(*number))
+    }
+
+    /// The next digest, whose first byte tells its length.
+    ///
+    /// # Errors
+    /// [`CodecError::Key`] when there is none.
+    pub fn digest(&mut self) -> Result<Digest, CodecError> {
+        // `from_key` refuses a length that does not fit the algorithm byte, so at most one of these parses.
+        for length in [33, 65] {
+            if let Some((head, rest)) = self.0.split_at_checked(length)
+                && let Some(digest) = Digest::from_key(head)
+            {
+                self.0 = rest;
+                return Ok(digest);
+            }
+        }
+        Err(CodecError::Key)
+    }
+
+    /// The text behind its length.
+    ///
+    /// # Errors
+    /// [`CodecError::Key`] when the key ends before, or it is no UTF-8.
+    pub fn counted_text(&mut self) -> Result<&'a str, CodecError> {
+        let (length, rest) = self.0.split_first_chunk().ok_or(CodecError::Key)?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        let (text, rest) = rest.split_at_checked(length).ok_or(CodecError::Key)?;
+        self.0 = rest;
+        std::str::from_utf8(text).map_err(|_| CodecError::Key)
+    }
+
+    /// All that is left, as text.
+    ///
+    /// # Errors
+    /// [`CodecError::Key`] when it is no UTF-8.
+    pub fn text(self) -> Result<&'a str, CodecError> {
+        std::str::from_utf8(self.0).map_err(|_| CodecError::Key)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! The values of the key space. What a key says is not repeated in its value.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use oci::{Digest, MediaType};
+
+use crate::command::TicketKind;
+use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, Timestamp};
+use crate::response::Outcome;
+
+/// What is true for the whole cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterRecord {
+    /// Random name of this cluster.
+    pub cluster_id: String,
+    /// Signs upload ids on every node.
+    pub upload_key: Bytes,
+    /// Copies a blob converges to (R).
+    pub copies: u32,
+    /// Copies that must be durable before a push is acknowledged (W).
+    pub write_copies: u32,
+}
+
+/// Log time and the number of ticks it is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeRecord {
+    /// Now.
+    pub now: LogTime,
+    /// Counts the ticks applied.
+    pub sequence: u64,
+}
+
+/// Running totals, so that a status needs no scan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TotalsRecord {
+    /// Repositories ever pushed to.
+    pub repositories: u64,
+    /// Tags.
+    pub tags: u64,
+    /// Manifests, counted once per repository.
+    pub manifests: u64,
+    /// Their lengths.
+    pub manifest_bytes: u64,
+    /// Blobs, condemned ones included.
+    pub blobs: u64,
+    /// Their lengths, each blob once, however many copies it has.
+    pub blob_bytes: u64,
+    /// At position c: how many blobs that are not condemned have c counted copies. No zero at the end.
+    pub blobs_by_copies: Vec<u64>,
+}
+
+/// A registered node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// Which node (from the key).
+    pub node: NodeId,
+    /// `host:port` of its HTTP front.
+    pub http_address: String,
+    /// `host:port` of its gRPC services.
+    pub grpc_address: String,
+    /// Random name of its data directory.
+    pub disk_id: String,
+    /// The entry that registered it first.
+    pub registered_at: LogIndex,
+}
+
+/// A repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RepositoryRecord {
+    /// Its number in all other keys.
+    pub id: RepositoryId,
+}
+
+/// A manifest without its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestRecord {
+    /// Served as Content-Type.
+    pub media_type: MediaType,
+    /// Length of the body.
+    pub size_bytes: u64,
+    /// The manifest this one refers to; it need not exist.
+    pub subject: Option<Digest>,
+    /// Whether it is an image index (or Docker manifest list).
+    pub is_index: bool,
+    /// The entry that stored it.
+    pub pushed_at: LogIndex,
+}
+
+/// What a manifest names, kept so that its edges can be removed without its body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReferencesRecord {
+    /// Blobs, in the order of the manifest.
+    pub blobs: Vec<Digest>,
+    /// Child manifests, in the order of the manifest.
+    pub manifests: Vec<Digest>,
+}
+
+impl ReferencesRecord {
+    /// Blobs, then child manifests.
+    pub fn all(&self) -> impl Iterator<Item = &Digest> {
+        self.blobs.iter().chain(&self.manifests)
+    }
+}
+
+/// Where a tag points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TagRecord {
+    /// The manifest.
+    pub digest: Digest,
+    /// The entry that moved the tag there.
+    pub index: LogIndex,
+}
+
+/// One change of a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagChange {
+    /// The entry that made it (from the key).
+    pub index: LogIndex,
+    /// Where the tag pointed from then on; `None` when it was deleted.
+    pub digest: Option<Digest>,
+    /// The proposer's clock.
+    pub proposed_at: Timestamp,
+    /// Who asked.
+    pub subject: String,
+}
+
+/// A manifest with a subject, as listed by the referrers API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referrer {
+    /// The referring manifest (from the key).
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: MediaType,
+    /// Its length.
+    pub size_bytes: u64,
+    /// Its effective artifact type.
+    pub artifact_type: Option<MediaType>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A blob, whichever repositories link it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobRecord {
+    /// Its length.
+    pub size_bytes: u64,
+    /// Nodes with a counted copy, ascending.
+    pub holders: Vec<NodeId>,
+    /// Set while no repository links it.
+    pub unlinked_since: Option<LogTime>,
+    /// Set while it is condemned; only an unlinked blob can be (protocols.md section 5).
+    pub condemned_since: Option<LogTime>,
+}
+
+/// A blob known in a repository.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkRecord {
+    /// Set while no manifest of the repository names the blob.
+    pub unreferenced_since: Option<LogTime>,
+}
+
+/// An open ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TicketRecord {
+    /// What it protects.
+    pub kind: TicketKind,
+    /// Whose bytes it protects.
+    pub node: NodeId,
+    /// When it closes by itself.
+    pub expires_at: LogTime,
+    /// How many more placements may be counted under it.
+    pub uses: u32,
+}
+
+/// What is known of one run of one node's process (protocols.md section 3.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// When it is reviewed next, unless it is used before.
+    pub due_at: LogTime,
+    /// Requests up to this one are too old, whether an answer is remembered or not.
+    pub floor: u64,
+    /// The answers were forgotten; only the floor is left.
+    pub is_retired: bool,
+}
+
+/// The remembered answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerRecord {
+    /// Which request of its session.
+    pub sequence: u64,
+    /// What was answered.
+    pub outcome: Outcome,
+}
