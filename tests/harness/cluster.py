@@ -57,10 +57,9 @@ class Node:
 
     def __init__(self, id, directory, http_port, grpc_port):
         self.id, self.directory = id, Path(directory)
-        self.http_port, self.grpc_port = http_port, grpc_port
         self.url = f"http://127.0.0.1:{http_port}"
         self.host = f"127.0.0.1:{http_port}"
-        self.endpoint = ("127.0.0.1", http_port)
+        self.grpc = f"127.0.0.1:{grpc_port}"
         self.process = None
         self.wrapper = []
         self.environment = {}
@@ -130,8 +129,10 @@ class Node:
 class Cluster:
     """Some nodes that are one registry. Use it with `with`; logs are kept when the test fails."""
 
-    def __init__(self, nodes=3, settings=""):
-        """`settings` is TOML that goes into every node's configuration, section by section."""
+    def __init__(self, nodes=3, settings="", members=True, start=True):
+        """`settings` is TOML for every node; without `members` no node knows of the others."""
+        self.starts_itself = start
+        self.members = members and nodes > 1
         self.directory = Path(tempfile.mkdtemp(prefix="argosy-test-"))
         ports = free_ports(2 * nodes)
         self.nodes = [Node(number + 1, self.directory / f"node-{number + 1}", ports[2 * number], ports[2 * number + 1])
@@ -142,9 +143,9 @@ class Cluster:
 
     def configuration(self, node, settings):
         text = (f'[node]\nid = {node.id}\ndata_dir = "{node.directory}/data"\n\n'
-                f'[http]\nlisten = "{node.host}"\n\n[grpc]\nlisten = "127.0.0.1:{node.grpc_port}"\n\n')
-        if len(self.nodes) > 1:
-            members = "".join(f'    {{ id = {one.id}, grpc = "127.0.0.1:{one.grpc_port}" }},\n' for one in self.nodes)
+                f'[http]\nlisten = "{node.host}"\n\n[grpc]\nlisten = "{node.grpc}"\n\n')
+        if self.members:
+            members = "".join(f'    {{ id = {one.id}, grpc = "{one.grpc}" }},\n' for one in self.nodes)
             text += f"[cluster]\nmembers = [\n{members}]\n\n"
         return text + settings
 
@@ -154,17 +155,20 @@ class Cluster:
         self.wait_ready()
 
     def wait_ready(self):
-        for node in self.nodes:
-            if node.process is not None:
-                node.wait_ready()
+        for node in self.running():
+            node.wait_ready()
+
+    def running(self):
+        return [node for node in self.nodes if node.process is not None]
 
     def registry(self, timeout=60):
         """A driver that goes round robin over the nodes that run."""
-        return Registry(Client([node.url for node in self.nodes if node.process is not None], timeout))
+        return Registry(Client([node.url for node in self.running()], timeout))
 
     def __enter__(self):
         try:
-            self.start()
+            if self.starts_itself:
+                self.start()
         except BaseException:
             self.__exit__(*sys.exc_info())
             raise
