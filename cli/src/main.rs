@@ -1,2 +1,65 @@
-//! clusterctl
-fn main() {}
+//! `clusterctl`: the operator's tool. Speaks gRPC to the nodes and keeps no state of its own.
+//!
+//! Exit codes: 0 done, 1 refused or failed, 2 the command line is wrong, 3 no node could be reached.
+
+mod client;
+mod commands;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use commands::{init, member, status};
+use output::Format;
+
+/// Looks after an Argosy cluster.
+#[derive(Debug, Parser)]
+#[command(name = "clusterctl", version, about)]
+struct Arguments {
+    /// gRPC addresses of nodes, host:port; the first that answers is used.
+    #[arg(
+        long,
+        global = true,
+        env = "CLUSTERCTL_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:5100"
+    )]
+    endpoints: Vec<String>,
+
+    /// How to print.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a cluster whose nodes wait for it.
+    Init(init::Arguments),
+    /// Show nodes, roles, leader, log indexes and lag, blobs, missing copies, disk.
+    Status,
+    /// Change who belongs to the cluster.
+    #[command(subcommand)]
+    Member(member::Command),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let endpoints = &arguments.endpoints;
+    let result = match arguments.command {
+        Command::Init(init) => init::run(endpoints, init).await,
+        Command::Status => status::run(endpoints, arguments.output).await,
+        Command::Member(command) => member::run(endpoints, command).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("clusterctl: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

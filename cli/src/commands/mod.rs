@@ -1,0 +1,5 @@
+//! One verb family in each file.
+
+pub(crate) mod init;
+pub(crate) mod member;
+pub(crate) mod status;

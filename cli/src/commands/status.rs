@@ -1,0 +1,173 @@
+//! `clusterctl status`.
+
+use proto::admin::{Disk, StatusReply, StatusRequest, Totals};
+use serde_json::{Value, json};
+
+use crate::client::{self, CommandError};
+use crate::output::{self, Format};
+
+/// One node as the table shows it.
+struct Row {
+    id: u64,
+    address: String,
+    voter: bool,
+    /// `None`: the node did not answer.
+    reply: Option<StatusReply>,
+}
+
+/// Asks one node who belongs to the cluster, then each of them how it is.
+pub(crate) async fn run(endpoints: &[String], format: Format) -> Result<(), CommandError> {
+    let first = ask(&mut client::connect(endpoints).await?).await?;
+    let mut rows = Vec::new();
+    for member in &first.members {
+        let reply = if member.id == first.node_id {
+            Some(first.clone())
+        } else {
+            match client::connect_one(&member.grpc_address).await {
+                Ok(mut client) => ask(&mut client).await.ok(),
+                Err(_) => None,
+            }
+        };
+        let address = member.grpc_address.clone();
+        rows.push(Row {
+            id: member.id,
+            address,
+            voter: member.voter,
+            reply,
+        });
+    }
+    rows.sort_by_key(|row| row.id);
+    match format {
+        Format::Json => println!("{:#}", as_json(&first, &rows)),
+        Format::Table => print_tables(&first, &rows),
+    }
+    Ok(())
+}
+
+async fn ask(
+    client: &mut proto::admin::admin_client::AdminClient<tonic::transport::Channel>,
+) -> Result<StatusReply, CommandError> {
+    Ok(client.status(StatusRequest {}).await?.into_inner())
+}
+
+/// Entries that a node has not applied of what the most advanced node has committed.
+fn lag(row: &StatusReply, rows: &[Row]) -> u64 {
+    let committed = rows
+        .iter()
+        .filter_map(|row| row.reply.as_ref())
+        .map(|reply| reply.committed_index);
+    committed
+        .max()
+        .unwrap_or(0)
+        .saturating_sub(row.applied_index)
+}
+
+fn as_json(first: &StatusReply, rows: &[Row]) -> Value {
+    let totals = first.totals.unwrap_or_default();
+    let nodes: Vec<Value> = rows
+        .iter()
+        .map(|row| match &row.reply {
+            None => json!({ "id": row.id, "grpc_address": row.address, "voter": row.voter, "reachable": false }),
+            Some(reply) => {
+                let disk = reply.disk.unwrap_or_default();
+                json!({
+                    "id": row.id, "grpc_address": row.address, "http_address": reply.http_address,
+                    "voter": row.voter, "reachable": true, "version": reply.version,
+                    "role": reply.role, "ready": reply.ready, "reason": reply.reason,
+                    "term": reply.term, "last_log_index": reply.last_log_index,
+                    "committed_index": reply.committed_index, "applied_index": reply.applied_index,
+                    "lag_entries": lag(reply, rows), "blobs": reply.local_blobs,
+                    "disk_total_bytes": disk.total_bytes, "disk_free_bytes": disk.free_bytes,
+                })
+            }
+        })
+        .collect();
+    json!({
+        "cluster_id": first.cluster_id, "leader": first.leader_id, "term": first.term,
+        "copies": first.copies, "write_copies": first.write_copies,
+        "repositories": totals.repositories, "tags": totals.tags, "manifests": totals.manifests,
+        "blobs": totals.blobs, "blob_bytes": totals.blob_bytes,
+        "missing_copies": totals.missing_copies, "nodes": nodes,
+    })
+}
+
+fn print_tables(first: &StatusReply, rows: &[Row]) {
+    let leader = first
+        .leader_id
+        .map_or_else(|| "none".to_owned(), |id| format!("node {id}"));
+    let name = if first.cluster_id.is_empty() {
+        "not initialised"
+    } else {
+        &first.cluster_id
+    };
+    println!("cluster {name}   leader {leader}   term {}", first.term);
+    print_totals(first, &first.totals.unwrap_or_default());
+    let mut table = output::table(&[
+        "NODE",
+        "GRPC",
+        "HTTP",
+        "ROLE",
+        "READY",
+        "LOG",
+        "COMMITTED",
+        "APPLIED",
+        "LAG",
+        "BLOBS",
+        "DISK FREE",
+    ]);
+    for row in rows {
+        table.add_row(cells(row, rows));
+    }
+    println!("{table}");
+    for row in rows {
+        if let Some(reply) = row.reply.as_ref().filter(|reply| !reply.ready) {
+            println!("node {} is not ready: {}", row.id, reply.reason);
+        }
+    }
+}
+
+fn print_totals(first: &StatusReply, totals: &Totals) {
+    println!(
+        "{} repositories   {} tags   {} manifests   {} blobs   {}",
+        totals.repositories,
+        totals.tags,
+        totals.manifests,
+        totals.blobs,
+        output::size(totals.blob_bytes)
+    );
+    println!(
+        "copies {}, {} before a push is acknowledged   missing copies {}\n",
+        first.copies, first.write_copies, totals.missing_copies
+    );
+}
+
+fn cells(row: &Row, rows: &[Row]) -> Vec<String> {
+    let Some(reply) = &row.reply else {
+        let mut cells = vec![
+            row.id.to_string(),
+            row.address.clone(),
+            "-".into(),
+            "unreachable".into(),
+        ];
+        cells.resize(11, "-".into());
+        return cells;
+    };
+    let disk = reply.disk.unwrap_or(Disk::default());
+    vec![
+        row.id.to_string(),
+        row.address.clone(),
+        reply.http_address.clone(),
+        reply.role.clone(),
+        if reply.ready { "yes" } else { "no" }.into(),
+        reply.last_log_index.to_string(),
+        reply.committed_index.to_string(),
+        reply.applied_index.to_string(),
+        lag(reply, rows).to_string(),
+        reply.local_blobs.to_string(),
+        format!(
+            "{} of {}",
+            output::size(disk.free_bytes),
+            output::size(disk.total_bytes)
+        ),
+    ]
+}

@@ -1,0 +1,120 @@
+//! Accepting connections and speaking HTTP on them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Bounds of the connections.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeOptions {
+    /// More connections wait in the listen queue.
+    pub connections_max: usize,
+    /// Largest head of a request.
+    pub header_max_bytes: usize,
+    /// A head must be complete within this time.
+    pub header_timeout: Duration,
+    /// How long requests in flight may go on after `stop`.
+    pub drain: Duration,
+}
+
+/// hyper refuses more headers than this by itself.
+const HEADERS_MAX: usize = 128;
+/// Read buffer of one connection: large enough that an upload arrives in few, large frames.
+const READ_BUFFER_BYTES: usize = 512 * 1024;
+/// Concurrent requests on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 128;
+/// Pause after a failed accept, which means that file descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `stop`, then lets requests in flight finish within the drain time.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    options: ServeOptions,
+    stop: CancellationToken,
+) {
+    let builder = Arc::new(connection_builder(options));
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(options.connections_max));
+    loop {
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place,
+            () = stop.cancelled() => break,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let connection = connection(&builder, stream, router.clone());
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %error, "connection ended early");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    let drained = tokio::time::timeout(options.drain, graceful.shutdown()).await;
+    if drained.is_err() {
+        tracing::warn!("requests were still in flight when the drain time ended");
+    }
+}
+
+fn connection_builder(options: ServeOptions) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(READ_BUFFER_BYTES.max(options.header_max_bytes))
+        .half_close(true)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(options.header_max_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(Duration::from_secs(30));
+    builder
+}
+
+type Connection = hyper_util::server::conn::auto::Connection<
+    'static,
+    TokioIo<TcpStream>,
+    TowerToHyperService<tower::util::MapRequest<Router, fn(Request<Incoming>) -> Request<Body>>>,
+    TokioExecutor,
+>;
+
+fn connection(builder: &Builder<TokioExecutor>, stream: TcpStream, router: Router) -> Connection {
+    // Small answers must not wait for a full segment.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "setting TCP_NODELAY failed");
+    }
+    let to_axum: fn(Request<Incoming>) -> Request<Body> = |request| request.map(Body::new);
+    let service = TowerToHyperService::new(router.map_request(to_axum));
+    builder
+        .serve_connection(TokioIo::new(stream), service)
+        .into_owned()
+}
