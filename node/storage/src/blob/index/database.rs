@@ -1,0 +1,91 @@
+//! The RocksDB under the local index.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
+    DBRecoveryMode, Options,
+};
+
+use crate::blob::options::BlobOptions;
+use crate::error::StorageError;
+pub(super) use crate::rocks::Database;
+use crate::rocks::StorageOptions;
+
+/// The tables of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Blobs,
+    Bodies,
+    Pins,
+    Strays,
+}
+
+impl Family {
+    const ALL: [Family; 4] = [Family::Blobs, Family::Bodies, Family::Pins, Family::Strays];
+
+    fn name(self) -> &'static str {
+        match self {
+            Family::Blobs => "blobs",
+            Family::Bodies => "bodies",
+            Family::Pins => "pins",
+            Family::Strays => "strays",
+        }
+    }
+}
+
+/// Write buffer of the families with small values.
+const SMALL_WRITE_BUFFER_BYTES: usize = 2 << 20;
+
+/// Smallest value that goes to a blob file instead of a sorted table.
+const BODY_IN_FILE_BYTES: u64 = 1 << 10;
+
+/// Size of one blob file. Space of removed bodies comes back when most of a file is garbage.
+const BODY_FILE_BYTES: u64 = 64 << 20;
+
+pub(super) fn open(directory: &Path, options: &BlobOptions) -> Result<Database, StorageError> {
+    let cache = Cache::new_lru_cache(options.index_cache_bytes);
+    let families = Family::ALL
+        .map(|which| ColumnFamilyDescriptor::new(which.name(), table(which, options, &cache)));
+    crate::rocks::open(directory, &whole(options), families.into())
+}
+
+pub(super) fn family(database: &Database, which: Family) -> Arc<BoundColumnFamily<'_>> {
+    crate::rocks::family(database, which.name())
+}
+
+fn whole(options: &BlobOptions) -> Options {
+    let storage = StorageOptions {
+        max_wal_bytes: options.index_max_wal_bytes,
+        max_open_files: options.index_max_open_files,
+        ..StorageOptions::default()
+    };
+    let mut whole = storage.database();
+    // Pins and records are synced promises: a log damaged anywhere but at its torn end must not open quietly
+    // with less (protocols.md section 10.3).
+    whole.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    whole
+}
+
+fn table(which: Family, options: &BlobOptions, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_bloom_filter(10.0, false);
+    let mut table = Options::default();
+    table.set_compression_type(DBCompressionType::None);
+    table.set_max_write_buffer_number(2);
+    table.set_write_buffer_size(SMALL_WRITE_BUFFER_BYTES);
+    if which == Family::Bodies {
+        table.set_write_buffer_size(options.index_write_buffer_bytes);
+        table.set_enable_blob_files(true);
+        table.set_min_blob_size(BODY_IN_FILE_BYTES);
+        table.set_blob_file_size(BODY_FILE_BYTES);
+        table.set_enable_blob_gc(true);
+        table.set_blob_gc_age_cutoff(1.0);
+        table.set_blob_gc_force_threshold(0.5);
+    }
+    table.set_block_based_table_factory(&blocks);
+    table
+}

@@ -1,0 +1,229 @@
+//! Writing the index: one thread, one sync for everybody who waits.
+//!
+//! RocksDB can group concurrent synced writes itself, but it stops a group that starts with a small write at
+//! about 128 KiB more, which is one body. Here everything that came while the last sync ran goes into one
+//! batch, and callers need no thread of their own to wait in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use metadata::ids::TicketId;
+use oci::Digest;
+use rocksdb::{WriteBatch, WriteOptions};
+use tokio::sync::{mpsc, oneshot};
+
+use super::database::{Database, Family, family};
+use super::record::Record;
+use crate::blob::space::Disk;
+use crate::error::{BlobError, StorageError};
+
+/// Edits that may wait. Bodies among them are held by their uploads anyway.
+const QUEUE_EDITS: usize = 256;
+
+/// Bytes after which a batch takes no further edit: RocksDB copies all of it before the first byte is written.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Changes that become durable together or not at all.
+#[derive(Debug, Default)]
+pub(in crate::blob) struct Edit(Vec<Change>);
+
+#[derive(Debug)]
+struct Change {
+    family: Family,
+    key: Vec<u8>,
+    value: Option<Bytes>,
+}
+
+impl Edit {
+    pub(in crate::blob) fn put_record(self, digest: &Digest, record: &Record) -> Self {
+        self.with(Family::Blobs, digest.to_key(), Some(record.encode().into()))
+    }
+
+    pub(in crate::blob) fn remove_record(self, digest: &Digest) -> Self {
+        self.with(Family::Blobs, digest.to_key(), None)
+    }
+
+    pub(in crate::blob) fn put_body(self, digest: &Digest, body: Bytes) -> Self {
+        self.with(Family::Bodies, digest.to_key(), Some(body))
+    }
+
+    pub(in crate::blob) fn remove_body(self, digest: &Digest) -> Self {
+        self.with(Family::Bodies, digest.to_key(), None)
+    }
+
+    pub(in crate::blob) fn pin(self, digest: &Digest, ticket: TicketId) -> Self {
+        self.with(Family::Pins, pin_key(digest, ticket), Some(Bytes::new()))
+    }
+
+    pub(in crate::blob) fn unpin(self, digest: &Digest, tickets: &[TicketId]) -> Self {
+        tickets.iter().fold(self, |edit, ticket| {
+            edit.with(Family::Pins, pin_key(digest, *ticket), None)
+        })
+    }
+
+    /// A file may soon lie under the digest, or lie there still, without a record.
+    pub(in crate::blob) fn put_stray(self, digest: &Digest) -> Self {
+        self.with(Family::Strays, digest.to_key(), Some(Bytes::new()))
+    }
+
+    pub(in crate::blob) fn remove_stray(self, digest: &Digest) -> Self {
+        self.with(Family::Strays, digest.to_key(), None)
+    }
+
+    fn with(mut self, family: Family, key: Vec<u8>, value: Option<Bytes>) -> Self {
+        self.0.push(Change { family, key, value });
+        self
+    }
+}
+
+fn pin_key(digest: &Digest, ticket: TicketId) -> Vec<u8> {
+    let mut key = digest.to_key();
+    key.extend_from_slice(&ticket.as_u64().to_be_bytes());
+    key
+}
+
+/// An edit on its way to the disk.
+#[must_use = "an edit is durable only when its outcome is known"]
+pub(in crate::blob) struct Written(oneshot::Receiver<Result<(), BlobError>>);
+
+impl Written {
+    pub(in crate::blob) async fn wait(self) -> Result<(), BlobError> {
+        self.0.await.unwrap_or(Err(closed()))
+    }
+
+    /// For blocking threads.
+    pub(in crate::blob) fn wait_blocking(self) -> Result<(), BlobError> {
+        self.0.blocking_recv().unwrap_or(Err(closed()))
+    }
+}
+
+struct Request {
+    edit: Edit,
+    done: oneshot::Sender<Result<(), BlobError>>,
+}
+
+/// The thread that writes.
+pub(super) struct Writer {
+    /// `None` only while the writer is dropped.
+    queue: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+    syncs: Arc<AtomicU64>,
+}
+
+impl Writer {
+    pub(super) fn start(database: Arc<Database>, disk: Arc<Disk>) -> Result<Self, StorageError> {
+        let (queue, requests) = mpsc::channel(QUEUE_EDITS);
+        let syncs = Arc::new(AtomicU64::new(0));
+        let path = database.path().to_owned();
+        let counter = Arc::clone(&syncs);
+        let thread = std::thread::Builder::new()
+            .name("blob-index".to_owned())
+            .spawn(move || run(&database, &disk, &counter, requests))
+            .map_err(StorageError::io("start a thread for", &path))?;
+        Ok(Writer {
+            queue: Some(queue),
+            thread: Some(thread),
+            syncs,
+        })
+    }
+
+    pub(super) async fn submit(&self, edit: Edit) -> Result<Written, BlobError> {
+        let (done, written) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or_else(closed)?;
+        queue
+            .send(Request { edit, done })
+            .await
+            .map_err(|_| closed())?;
+        Ok(Written(written))
+    }
+
+    pub(super) fn submit_blocking(&self, edit: Edit) -> Result<Written, BlobError> {
+        let (done, written) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or_else(closed)?;
+        queue
+            .blocking_send(Request { edit, done })
+            .map_err(|_| closed())?;
+        Ok(Written(written))
+    }
+
+    pub(super) fn sync_count(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Writer {
+    /// Waits for the edit in hand, so that the database is closed when its owner is gone.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // The thread only panics when RocksDB's binding does; there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(database: &Database, disk: &Disk, syncs: &AtomicU64, mut requests: mpsc::Receiver<Request>) {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    let mut waiting = Vec::with_capacity(QUEUE_EDITS);
+    while let Some(first) = requests.blocking_recv() {
+        let mut batch = WriteBatch::default();
+        let mut next = Some(first);
+        while let Some(request) = next {
+            add(database, &mut batch, request.edit);
+            waiting.push(request.done);
+            let room = batch.size_in_bytes() < BATCH_BYTES && waiting.len() < QUEUE_EDITS;
+            next = if room { requests.try_recv().ok() } else { None };
+        }
+        syncs.fetch_add(1, Ordering::Relaxed);
+        let outcome = write(database, disk, batch, &options);
+        for done in waiting.drain(..) {
+            // A caller that went away does not need the answer.
+            let _ = done.send(match &outcome {
+                Ok(()) => Ok(()),
+                Err(BlobError::NoSpace) => Err(BlobError::NoSpace),
+                Err(_) => Err(BlobError::Failed),
+            });
+        }
+    }
+}
+
+fn add(database: &Database, batch: &mut WriteBatch, edit: Edit) {
+    for Change {
+        family: which,
+        key,
+        value,
+    } in edit.0
+    {
+        match value {
+            Some(value) => batch.put_cf(&family(database, which), key, value),
+            None => batch.delete_cf(&family(database, which), key),
+        }
+    }
+}
+
+/// A full disk fails this batch; anything else leaves unknown what is durable and ends all writing.
+fn write(
+    database: &Database,
+    disk: &Disk,
+    batch: WriteBatch,
+    options: &WriteOptions,
+) -> Result<(), BlobError> {
+    disk.check_writable()?;
+    let Err(error) = database.write_opt(batch, options) else {
+        return Ok(());
+    };
+    // The binding tells the kind of an error, not its subcode; RocksDB keeps the text of strerror.
+    let text = error.to_string();
+    if text.contains("No space left") || text.contains("quota exceeded") {
+        return Err(BlobError::NoSpace);
+    }
+    disk.fail(&error);
+    Err(BlobError::Failed)
+}
+
+fn closed() -> BlobError {
+    BlobError::Index(StorageError::Closed)
+}

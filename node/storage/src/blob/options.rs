@@ -1,0 +1,52 @@
+//! What can be tuned about the blobs of a node.
+
+use super::CHUNK_BYTES;
+
+/// Plain options; every default is chosen for a small machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobOptions {
+    /// Blobs up to this many bytes are kept inside the local index and never become files: one synced batch,
+    /// shared with whoever else commits at that moment, instead of a file sync and a directory sync each.
+    /// At most 256 KiB (one chunk); more counts as that. Default 128 KiB.
+    pub inline_limit_bytes: usize,
+    /// Bytes that are hashed and written in one go on a blocking thread. An upload holds at most two such
+    /// batches. Default 512 KiB.
+    pub batch_bytes: usize,
+    /// Dirty bytes of one upload after which the kernel is told to start writing them out, so that the sync
+    /// at the end finds little left to do. Default 8 MiB.
+    pub write_back_bytes: u64,
+    /// Free space that uploads must leave. Below it nothing new is staged (`BlobError::NoSpace`), so that the
+    /// logs and the index, which share the disk, can still be written. `None`: 256 MiB or 1 % of the file
+    /// system, whichever is smaller.
+    pub reserve_bytes: Option<u64>,
+    /// Write buffer of inline blobs; at most two exist. Default 16 MiB.
+    pub index_write_buffer_bytes: usize,
+    /// Write-ahead log of the index, which bounds what is replayed at start. Default 64 MiB.
+    pub index_max_wal_bytes: u64,
+    /// Cache for blocks of the index. Default 4 MiB.
+    pub index_cache_bytes: usize,
+    /// Files the index keeps open. Default 256.
+    pub index_max_open_files: i32,
+}
+
+impl Default for BlobOptions {
+    fn default() -> Self {
+        BlobOptions {
+            inline_limit_bytes: 128 << 10,
+            batch_bytes: 512 << 10,
+            write_back_bytes: 8 << 20,
+            reserve_bytes: None,
+            index_write_buffer_bytes: 16 << 20,
+            index_max_wal_bytes: 64 << 20,
+            index_cache_bytes: 4 << 20,
+            index_max_open_files: 256,
+        }
+    }
+}
+
+impl BlobOptions {
+    /// The inline limit that is in force.
+    pub(super) fn inline_limit(&self) -> u64 {
+        self.inline_limit_bytes.min(CHUNK_BYTES) as u64
+    }
+}

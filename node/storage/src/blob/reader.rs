@@ -1,0 +1,243 @@
+//! Reading a committed blob, verified chunk by chunk.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use oci::Digest;
+use rustix::io::Errno;
+
+use super::CHUNK_BYTES;
+use super::checksum::chunk_len;
+use crate::error::BlobError;
+
+/// Most chunks that one read returns: 1 MiB, which bounds the memory of a reader.
+const READ_CHUNKS: u64 = 4;
+
+/// What `verify` reads at a time: it stays in the processor's cache between the copy and the checksum.
+const VERIFY_BYTES: usize = 64 * 1024;
+
+#[derive(Clone)]
+enum Source {
+    Memory(Bytes),
+    File(Arc<File>),
+}
+
+/// A committed blob opened for reading. Cheap to clone. Keeps working after the file was unlinked.
+#[derive(Clone)]
+pub struct BlobReader {
+    digest: Digest,
+    size_bytes: u64,
+    checksums: Arc<[u32]>,
+    source: Source,
+}
+
+impl BlobReader {
+    /// A blob whose bytes are in memory.
+    pub(super) fn memory(digest: Digest, bytes: Bytes, checksums: Arc<[u32]>) -> Self {
+        BlobReader {
+            digest,
+            size_bytes: bytes.len() as u64,
+            checksums,
+            source: Source::Memory(bytes),
+        }
+    }
+
+    /// A blob in a file. The file may be shorter than `size_bytes`: then the chunks it lacks are damaged.
+    pub(super) fn file_of(
+        digest: Digest,
+        size_bytes: u64,
+        file: File,
+        checksums: Arc<[u32]>,
+    ) -> Self {
+        BlobReader {
+            digest,
+            size_bytes,
+            checksums,
+            source: Source::File(Arc::new(file)),
+        }
+    }
+
+    /// Which blob.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Length of the blob.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// The bytes from `offset` on: at least one and at most `limit_bytes`, empty only at the end (or for a
+    /// limit of 0). One call returns at most what is left of the chunk of `offset` and three more chunks, so at
+    /// most 1 MiB. Every chunk touched is checked whole before a byte of it is returned.
+    ///
+    /// # Errors
+    /// `BlobError::Corrupt` names the first damaged chunk; nothing is returned then, not even of the good chunks
+    /// before it, which can still be read by a smaller limit.
+    pub async fn read_at(&self, offset: u64, limit_bytes: usize) -> Result<Bytes, BlobError> {
+        let end = offset
+            .saturating_add(limit_bytes as u64)
+            .min(self.size_bytes);
+        if offset >= end {
+            return Ok(Bytes::new());
+        }
+        let first = offset / CHUNK_BYTES as u64;
+        let end = end.min((first + READ_CHUNKS) * CHUNK_BYTES as u64);
+        match &self.source {
+            Source::Memory(_) => self.read_span(offset..end),
+            Source::File(_) => {
+                let reader = self.clone();
+                let read = tokio::task::spawn_blocking(move || reader.read_span(offset..end));
+                read.await.unwrap_or(Err(self.corrupt(first)))
+            }
+        }
+    }
+
+    /// Checks the chunks that cover `range` (cut to the blob) without returning them: for a front that sends the
+    /// file itself. Bounded memory whatever the range.
+    ///
+    /// # Errors
+    /// `BlobError::Corrupt` names the first damaged chunk.
+    pub async fn verify(&self, range: Range<u64>) -> Result<(), BlobError> {
+        let reader = self.clone();
+        let verified = tokio::task::spawn_blocking(move || reader.verify_blocking(range));
+        verified.await.unwrap_or(Err(self.corrupt(0)))
+    }
+
+    /// [`BlobReader::verify`] for callers on a blocking thread.
+    pub fn verify_blocking(&self, range: Range<u64>) -> Result<(), BlobError> {
+        let end = range.end.min(self.size_bytes);
+        if range.start >= end {
+            return Ok(());
+        }
+        let mut buffer = Vec::new();
+        for chunk in range.start / CHUNK_BYTES as u64..end.div_ceil(CHUNK_BYTES as u64) {
+            let checksum = match &self.source {
+                Source::Memory(bytes) => crc32c::crc32c(&bytes[self.within(chunk)]),
+                Source::File(file) => self.checksum_of(file, chunk, &mut buffer)?,
+            };
+            self.expect(chunk, checksum)?;
+        }
+        Ok(())
+    }
+
+    /// CRC-32C per 256 KiB chunk.
+    pub fn checksums(&self) -> Arc<[u32]> {
+        Arc::clone(&self.checksums)
+    }
+
+    /// The file, for a front that can send it without copying (after [`BlobReader::verify`]); `None` when the
+    /// blob is inline.
+    pub fn file(&self) -> Option<Arc<File>> {
+        match &self.source {
+            Source::Memory(_) => None,
+            Source::File(file) => Some(Arc::clone(file)),
+        }
+    }
+
+    /// Reads and checks whole chunks, returns the bytes asked for. The range is within the blob, not empty.
+    fn read_span(&self, range: Range<u64>) -> Result<Bytes, BlobError> {
+        let chunks = range.start / CHUNK_BYTES as u64..range.end.div_ceil(CHUNK_BYTES as u64);
+        let base = chunks.start * CHUNK_BYTES as u64;
+        let whole = match &self.source {
+            Source::Memory(bytes) => bytes.slice(self.within(chunks.start).start..),
+            Source::File(file) => self.read_chunks(file, chunks.clone())?,
+        };
+        for (chunk, bytes) in chunks.zip(whole.chunks(CHUNK_BYTES)) {
+            self.expect(chunk, crc32c::crc32c(bytes))?;
+        }
+        // A span is at most `READ_CHUNKS` long, far below any usize.
+        let [start, end] =
+            [range.start, range.end].map(|at| usize::try_from(at - base).unwrap_or(usize::MAX));
+        Ok(whole.slice(start..end))
+    }
+
+    fn read_chunks(&self, file: &File, chunks: Range<u64>) -> Result<Bytes, BlobError> {
+        let offset = chunks.start * CHUNK_BYTES as u64;
+        let wanted: usize = chunks
+            .clone()
+            .map(|chunk| chunk_len(self.size_bytes, chunk))
+            .sum();
+        let mut buffer = Vec::with_capacity(wanted);
+        let read = read_up_to(file, offset, wanted, &mut buffer);
+        if let Err(error) = &read {
+            tracing::warn!(digest = %self.digest, error = error as &dyn std::error::Error, "a blob cannot be read");
+        }
+        if buffer.len() < wanted {
+            // The file ends early, or the disk gave up: either way this chunk must come from another holder.
+            return Err(self.corrupt(chunks.start + (buffer.len() / CHUNK_BYTES) as u64));
+        }
+        Ok(buffer.into())
+    }
+
+    fn checksum_of(&self, file: &File, chunk: u64, buffer: &mut Vec<u8>) -> Result<u32, BlobError> {
+        let (mut offset, mut rest) = (
+            chunk * CHUNK_BYTES as u64,
+            chunk_len(self.size_bytes, chunk),
+        );
+        let mut checksum = 0;
+        while rest > 0 {
+            buffer.clear();
+            let wanted = rest.min(VERIFY_BYTES);
+            let read = read_up_to(file, offset, wanted, buffer);
+            if read.is_err() || buffer.len() < wanted {
+                return Err(self.corrupt(chunk));
+            }
+            checksum = crc32c::crc32c_append(checksum, buffer);
+            offset += wanted as u64;
+            rest -= wanted;
+        }
+        Ok(checksum)
+    }
+
+    /// Where a chunk is within bytes in memory.
+    fn within(&self, chunk: u64) -> Range<usize> {
+        // Bytes in memory are shorter than a usize counts.
+        let start = usize::try_from(chunk)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(CHUNK_BYTES);
+        start..start + chunk_len(self.size_bytes, chunk)
+    }
+
+    fn expect(&self, chunk: u64, checksum: u32) -> Result<(), BlobError> {
+        let known = usize::try_from(chunk)
+            .ok()
+            .and_then(|chunk| self.checksums.get(chunk));
+        if known == Some(&checksum) {
+            Ok(())
+        } else {
+            Err(self.corrupt(chunk))
+        }
+    }
+
+    fn corrupt(&self, chunk: u64) -> BlobError {
+        BlobError::Corrupt {
+            digest: self.digest,
+            chunk,
+        }
+    }
+}
+
+/// Reads `len` bytes, fewer only at the end of the file, into an empty buffer without zeroing it first.
+/// After an error the buffer holds what came before it.
+pub(super) fn read_up_to(
+    file: &File,
+    offset: u64,
+    len: usize,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
+    buffer.reserve_exact(len);
+    while buffer.len() < len {
+        let at = offset + buffer.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(buffer), at) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    buffer.truncate(len);
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! What a blob directory does on blocking threads, under the lock of a digest.
+//!
+//! Order of a commit (protocols.md section 6.1), with what a crash after each step leaves:
+//! 1. pin and stray mark synced, file synced: a staged file, and a pin that protects nothing;
+//! 2. file renamed, directory synced: a file without a record, which the stray mark names: removed at start;
+//! 3. record written, stray mark removed, in one synced batch: the blob.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metadata::ids::TicketId;
+use oci::Digest;
+
+use super::checksum::checksums;
+use super::files::Files;
+use super::index::{Edit, LocalIndex, Place, Record};
+use super::locks::DigestLocks;
+use super::options::BlobOptions;
+use super::reader::BlobReader;
+use super::space::Disk;
+use super::spool::Spool;
+use super::unlink::Verdict;
+use super::{BlobStat, Unlink, files};
+use crate::error::BlobError;
+
+/// Files, index and locks of one blob directory. Whoever changes a digest holds its lock.
+pub(super) struct Shelf {
+    pub files: Files,
+    pub index: LocalIndex,
+    pub locks: DigestLocks,
+    pub disk: Arc<Disk>,
+}
+
+impl Shelf {
+    pub(super) fn open(data: &Path, options: &BlobOptions) -> Result<Self, BlobError> {
+        let files = Files::open(data)?;
+        let disk = Arc::new(Disk::new(data, options.reserve_bytes)?);
+        let index = LocalIndex::open(&data.join("local"), options, Arc::clone(&disk))?;
+        let shelf = Shelf {
+            files,
+            index,
+            locks: DigestLocks::new(),
+            disk,
+        };
+        for digest in shelf.index.strays()? {
+            shelf.clear_stray(&digest)?;
+        }
+        Ok(shelf)
+    }
+
+    /// The batch that makes a small blob durable.
+    pub(super) fn inline_edit(digest: &Digest, ticket: TicketId, body: Bytes) -> Edit {
+        let checksums = checksums(&body).into();
+        let record = Record {
+            size_bytes: body.len() as u64,
+            place: Place::Inline,
+            checksums,
+        };
+        Edit::default()
+            .pin(digest, ticket)
+            .put_record(digest, &record)
+            .put_body(digest, body)
+    }
+
+    /// Commits bytes in memory under a digest that has a record.
+    pub(super) fn commit_again(
+        &self,
+        digest: &Digest,
+        ticket: TicketId,
+        body: Bytes,
+    ) -> Result<(), BlobError> {
+        if self.has_whole_copy(digest)? {
+            return self
+                .index
+                .write_blocking(Edit::default().pin(digest, ticket));
+        }
+        // A damaged file may lie there: it loses its record and goes.
+        let edit = Self::inline_edit(digest, ticket, body).put_stray(digest);
+        self.index.write_blocking(edit)?;
+        self.clear_stray(digest)
+    }
+
+    /// Commits a staged file. On success it is in its place, or the blob was there already and it is gone.
+    pub(super) fn commit_file(
+        &self,
+        spool: &mut Spool,
+        digest: &Digest,
+        ticket: TicketId,
+    ) -> Result<(), BlobError> {
+        self.disk.check_writable()?;
+        if self.has_whole_copy(digest)? {
+            self.index
+                .write_blocking(Edit::default().pin(digest, ticket))?;
+            spool.give_up();
+            return files::remove(spool.path());
+        }
+        // The pin must be durable before the file can be seen under its digest; the bytes as well. Neither
+        // needs the other, so they sync side by side.
+        let pinned = self
+            .index
+            .submit_blocking(Edit::default().pin(digest, ticket).put_stray(digest))?;
+        let synced = spool.sync_data();
+        pinned.wait_blocking()?;
+        synced?;
+        self.files.place(spool.path(), digest, &self.disk)?;
+        spool.give_up();
+        let record = Record {
+            size_bytes: spool.written_bytes(),
+            place: Place::File,
+            checksums: spool.checksums(),
+        };
+        let edit = Edit::default()
+            .put_record(digest, &record)
+            .remove_body(digest)
+            .remove_stray(digest);
+        self.index.write_blocking(edit)
+    }
+
+    /// Pins a blob that is here.
+    pub(super) fn pin(
+        &self,
+        digest: &Digest,
+        ticket: TicketId,
+    ) -> Result<Option<BlobStat>, BlobError> {
+        self.disk.check_writable()?;
+        let Some(record) = self.index.record(digest)? else {
+            return Ok(None);
+        };
+        if record.place == Place::File && !self.has_file(digest, record.size_bytes)? {
+            return Ok(None);
+        }
+        self.index
+            .write_blocking(Edit::default().pin(digest, ticket))?;
+        Ok(Some(BlobStat {
+            digest: *digest,
+            size_bytes: record.size_bytes,
+        }))
+    }
+
+    /// Opens what `record` describes. `None` when it was unlinked in the meantime.
+    pub(super) fn reader(
+        &self,
+        digest: &Digest,
+        record: Record,
+    ) -> Result<Option<BlobReader>, BlobError> {
+        let reader = match record.place {
+            Place::File => self.files.open_blob(digest)?.map(|file| {
+                BlobReader::file_of(*digest, record.size_bytes, file, record.checksums)
+            }),
+            Place::Inline => self
+                .index
+                .body(digest)?
+                .filter(|body| body.len() as u64 == record.size_bytes)
+                .map(|body| BlobReader::memory(*digest, body, record.checksums)),
+        };
+        match reader {
+            Some(reader) => Ok(Some(reader)),
+            // The record goes first when a blob is unlinked: if it is still there, the bytes were lost.
+            None if self.index.record(digest)?.is_some() => Err(BlobError::Corrupt {
+                digest: *digest,
+                chunk: 0,
+            }),
+            None => Ok(None),
+        }
+    }
+
+    /// Does what the verdict of the unlink rule allows.
+    pub(super) fn carry_out(
+        &self,
+        digest: &Digest,
+        place: Option<Place>,
+        verdict: &Verdict,
+    ) -> Result<Unlink, BlobError> {
+        self.disk.check_writable()?;
+        // A closed ticket never opens again, so its pin protects nothing whatever else holds.
+        let unpin = Edit::default().unpin(digest, &verdict.closed);
+        if let Some(place) = place.filter(|_| verdict.is_unneeded()) {
+            self.remove(digest, place, unpin)?;
+            return Ok(Unlink::Removed);
+        }
+        if !verdict.closed.is_empty() {
+            self.index.write_blocking(unpin)?;
+        }
+        Ok(if place.is_some() {
+            Unlink::Needed
+        } else {
+            Unlink::Absent
+        })
+    }
+
+    fn remove(&self, digest: &Digest, place: Place, unpin: Edit) -> Result<(), BlobError> {
+        let edit = unpin.remove_record(digest).remove_body(digest);
+        if place == Place::Inline {
+            return self.index.write_blocking(edit);
+        }
+        self.index.write_blocking(edit.put_stray(digest))?;
+        self.clear_stray(digest)
+    }
+
+    /// Removes a file that may lie under a digest without a record that wants it.
+    fn clear_stray(&self, digest: &Digest) -> Result<(), BlobError> {
+        let record = self.index.record(digest)?;
+        if record.is_none_or(|record| record.place == Place::Inline) {
+            self.files.remove_blob(digest, &self.disk)?;
+        }
+        self.index
+            .write_blocking(Edit::default().remove_stray(digest))
+    }
+
+    fn has_file(&self, digest: &Digest, size_bytes: u64) -> Result<bool, BlobError> {
+        let Some(file) = self.files.open_blob(digest)? else {
+            return Ok(false);
+        };
+        let metadata = file
+            .metadata()
+            .map_err(BlobError::io("stat", &self.files.blob(digest)))?;
+        Ok(metadata.len() == size_bytes)
+    }
+
+    /// Whether the blob is here and every chunk of it is good. Whoever commits holds fresh bytes: a rotten copy
+    /// must not be counted in their stead, and reading it back costs less than the upload did.
+    fn has_whole_copy(&self, digest: &Digest) -> Result<bool, BlobError> {
+        let Some(record) = self.index.record(digest)? else {
+            return Ok(false);
+        };
+        let size_bytes = record.size_bytes;
+        let damage = match self.reader(digest, record) {
+            Ok(Some(reader)) => reader.verify_blocking(0..size_bytes).err(),
+            Ok(None) => return Ok(false),
+            Err(error) => Some(error),
+        };
+        match damage {
+            None => Ok(true),
+            Some(BlobError::Corrupt { chunk, .. }) => {
+                tracing::warn!(%digest, chunk, "a damaged blob is replaced by the same blob pushed again");
+                Ok(false)
+            }
+            Some(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What the file system under the blobs has left, and whether it can still be trusted.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::DiskUsage;
+use crate::error::BlobError;
+
+/// The reserve nobody configured.
+const DEFAULT_RESERVE_BYTES: u64 = 256 << 20;
+
+/// State of the disk that all parts of a blob store share.
+pub(super) struct Disk {
+    directory: PathBuf,
+    reserve_bytes: u64,
+    failed: AtomicBool,
+}
+
+impl Disk {
+    /// `reserve_bytes`: see `BlobOptions`.
+    pub(super) fn new(directory: &Path, reserve_bytes: Option<u64>) -> Result<Self, BlobError> {
+        let total_bytes = usage(directory)?.total_bytes;
+        let reserve_bytes =
+            reserve_bytes.unwrap_or_else(|| DEFAULT_RESERVE_BYTES.min(total_bytes / 100));
+        Ok(Disk {
+            directory: directory.to_owned(),
+            reserve_bytes,
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn usage(&self) -> Result<DiskUsage, BlobError> {
+        usage(&self.directory)
+    }
+
+    /// Refuses when a sync failed before.
+    pub(super) fn check_writable(&self) -> Result<(), BlobError> {
+        if self.failed.load(Ordering::Acquire) {
+            Err(BlobError::Failed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses when a sync failed before, or when uploads have used up what they may.
+    pub(super) fn check_room(&self) -> Result<(), BlobError> {
+        self.check_writable()?;
+        if self.usage()?.free_bytes < self.reserve_bytes {
+            Err(BlobError::NoSpace)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Ends all writing: after a failed sync nobody knows what is on the disk, and asking again may answer
+    /// "fine" although the pages were dropped.
+    pub(super) fn fail(&self, error: &(dyn std::error::Error + 'static)) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            let path = self.directory.display();
+            tracing::error!(%path, error, "a sync of the blob directory failed, it takes no more writes");
+        }
+    }
+
+    /// The error of a failed sync. A full disk spoils only the file at hand; anything else ends all writing.
+    pub(super) fn sync_failed(&self, path: &Path, source: io::Error) -> BlobError {
+        let error = BlobError::io("sync", path)(source);
+        if !matches!(error, BlobError::NoSpace) {
+            self.fail(&error);
+        }
+        error
+    }
+}
+
+fn usage(directory: &Path) -> Result<DiskUsage, BlobError> {
+    let stat = rustix::fs::statvfs(directory)
+        .map_err(|error| BlobError::io("stat", directory)(error.into()))?;
+    Ok(DiskUsage {
+        total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+    })
+}
