@@ -1,6 +1,7 @@
 //! What can go wrong between nodes.
 
 use metadata::ids::NodeId;
+use metadata::view::ViewError;
 use oci::Digest;
 use storage::error::BlobError;
 
@@ -62,9 +63,15 @@ pub enum ReplicationError {
     /// No holder could deliver the blob.
     #[error("no holder could deliver {0}")]
     NoSource(Digest),
+    /// The transfer of a blob failed on this node; the log says how.
+    #[error("the transfer of {0} was interrupted on this node")]
+    Interrupted(Digest),
     /// The local store failed.
     #[error(transparent)]
     Local(#[from] BlobError),
+    /// The replicated state could not be read.
+    #[error(transparent)]
+    State(#[from] ViewError),
     /// The node is stopping.
     #[error("shutting down")]
     ShuttingDown,

@@ -135,11 +135,21 @@ pub trait BlobPeers: Send + Sync + 'static {
     /// Pushes a small blob whole, in one message.
     async fn push_small(&self, node: NodeId, end: PushEnd, body: Bytes) -> Result<(), PeerError>;
 
+    /// Pins a blob that `node` already has; false when it does not have it.
+    async fn pin(&self, node: NodeId, digest: &Digest, ticket: TicketId)
+    -> Result<bool, PeerError>;
+
     /// Reads a blob from `node`, from `offset_bytes` on.
-    async fn fetch(&self, node: NodeId, digest: &Digest, offset_bytes: u64) -> Result<Fetched, PeerError>;
+    async fn fetch(
+        &self,
+        node: NodeId,
+        digest: &Digest,
+        offset_bytes: u64,
+    ) -> Result<Fetched, PeerError>;
 
     /// Asks the owner of an upload session.
-    async fn upload(&self, node: NodeId, request: UploadRequest) -> Result<UploadAnswer, PeerError>;
+    async fn upload(&self, node: NodeId, request: UploadRequest)
+    -> Result<UploadAnswer, PeerError>;
 
     /// Smoothed round-trip time in microseconds; `None` while the node is unreachable or was never tried.
     fn round_trip_us(&self, node: NodeId) -> Option<u64>;

@@ -1,0 +1,94 @@
+//! What a client of a fetched blob reads from.
+
+use bytes::Bytes;
+use oci::Digest;
+use storage::blob::StagedReader;
+use tokio::sync::watch;
+
+use super::State;
+use crate::error::ReplicationError;
+
+/// A blob that arrives from another node while it is read. Cheap to clone.
+#[derive(Clone)]
+pub struct FetchReader {
+    digest: Digest,
+    size_bytes: u64,
+    state: watch::Receiver<State>,
+}
+
+impl FetchReader {
+    pub(super) fn new(
+        digest: Digest,
+        size_bytes: u64,
+        state: watch::Receiver<State>,
+    ) -> FetchReader {
+        FetchReader {
+            digest,
+            size_bytes,
+            state,
+        }
+    }
+
+    /// Length of the blob.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// At most `limit_bytes` from `offset`, waiting until there are some; empty at the end of the blob. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`crate::Replication::open_remote`]; also when all sources fail in mid-blob, or the whole turns out to have
+    /// another digest.
+    pub async fn read_at(
+        &self,
+        offset: u64,
+        limit_bytes: usize,
+    ) -> Result<Bytes, ReplicationError> {
+        if offset >= self.size_bytes || limit_bytes == 0 {
+            return Ok(Bytes::new());
+        }
+        let (staged, released_bytes) = self.wait_beyond(offset).await?;
+        let readable = usize::try_from(released_bytes - offset).unwrap_or(usize::MAX);
+        Ok(staged.read_at(offset, readable.min(limit_bytes)).await?)
+    }
+
+    /// Waits until a holder has answered.
+    pub(super) async fn connected(&self) -> Result<(), ReplicationError> {
+        self.wait_for(|state| state.connected.then_some(())).await
+    }
+
+    async fn wait_beyond(&self, offset: u64) -> Result<(StagedReader, u64), ReplicationError> {
+        self.wait_for(|state| {
+            let staged = state
+                .staged
+                .clone()
+                .filter(|_| state.released_bytes > offset)?;
+            Some((staged, state.released_bytes))
+        })
+        .await
+    }
+
+    /// Bytes that were released stay readable when the rest fails: what is wanted is looked for first.
+    async fn wait_for<T>(
+        &self,
+        mut wanted: impl FnMut(&State) -> Option<T>,
+    ) -> Result<T, ReplicationError> {
+        let mut state = self.state.clone();
+        let mut found = None;
+        let waited = state.wait_for(|now| {
+            found = wanted(now);
+            found.is_some() || now.failure.is_some()
+        });
+        let failure = match waited.await {
+            Ok(now) => now.failure,
+            // The transfer ended by panic or was cut off with its runtime.
+            Err(_) => Some(super::Failure::ShuttingDown),
+        };
+        match (found, failure) {
+            (Some(found), _) => Ok(found),
+            (None, failure) => Err(failure
+                .unwrap_or(super::Failure::Local)
+                .into_error(self.digest)),
+        }
+    }
+}

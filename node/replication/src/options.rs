@@ -1,0 +1,55 @@
+//! What can be tuned about replication.
+
+use std::time::Duration;
+
+/// Plain options; every default is chosen for a small cluster on one site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationOptions {
+    /// How long a push waits for W durable copies. Default 30 s (protocols.md section 4).
+    pub copies_timeout: Duration,
+    /// How long a push that has W copies still waits for the others: a copy counted by the commit itself saves a
+    /// log entry of its own. Default 20 ms.
+    pub linger: Duration,
+    /// Blobs up to this many bytes travel in one message, once their digest is known; larger ones are streamed
+    /// while they arrive. At most 1 MiB. Default 256 KiB.
+    pub small_max_bytes: u64,
+    /// How often one peer is tried for one blob. Default 4.
+    pub peer_attempts: u32,
+    /// Delay before a peer that failed is tried again; doubles with every failure. Default 500 ms.
+    pub retry_delay: Duration,
+    /// How long copies may still be made after the commit, well below the lifetime of the repair ticket.
+    /// Default 3 min.
+    pub straggler_timeout: Duration,
+    /// Blobs fetched from other nodes at the same time; more wait. Default 64.
+    pub fetches_max: usize,
+    /// How long a fetch waits for its turn, for a holder to answer, or for its next bytes. Default 10 s.
+    pub fetch_stall_timeout: Duration,
+    /// How often all holders are tried before a fetch gives up, counted anew after every byte that arrives.
+    /// Default 3.
+    pub fetch_rounds: u32,
+    /// How long fetched bytes that are not to be kept stay for further readers. Default 30 s.
+    pub unkept_ttl: Duration,
+    /// Lifetime of the ticket of a copy that is kept, in log time. Default 10 min.
+    pub repair_ttl_ms: u64,
+    /// How long a proposal of replication may take. Default 10 s.
+    pub propose_timeout: Duration,
+}
+
+impl Default for ReplicationOptions {
+    fn default() -> Self {
+        ReplicationOptions {
+            copies_timeout: Duration::from_secs(30),
+            linger: Duration::from_millis(20),
+            small_max_bytes: 256 * 1024,
+            peer_attempts: 4,
+            retry_delay: Duration::from_millis(500),
+            straggler_timeout: Duration::from_secs(180),
+            fetches_max: 64,
+            fetch_stall_timeout: Duration::from_secs(10),
+            fetch_rounds: 3,
+            unkept_ttl: Duration::from_secs(30),
+            repair_ttl_ms: 600_000,
+            propose_timeout: Duration::from_secs(10),
+        }
+    }
+}
