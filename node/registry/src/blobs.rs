@@ -2,13 +2,22 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures::Stream;
+use metadata::command::{Command, MountBlob, TouchBlob, UnlinkBlob};
+use metadata::ids::LogTime;
+use metadata::query::{self, LinkedBlob};
+use metadata::response::Response;
+use metadata::view::{MetadataView, ViewError};
 use oci::{Digest, RepositoryName};
-use replication::FetchReader;
-use storage::blob::BlobReader;
 
-use crate::{Caller, Registry, RegistryError, Result, Seen};
+use crate::error::{About, RegistryError};
+use crate::open_blob::OpenBlob;
+use crate::{Caller, Registry, Result, Seen};
+
+/// How long a blob that no manifest names stays linked, in log time (protocols.md section 12).
+const GRACE_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What a HEAD that finds a blob promises at least of that time (protocols.md section 4, step 4).
+const PROMISED_MS: u64 = 30 * 60 * 1000;
 
 /// A blob of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,76 +28,197 @@ pub struct BlobInfo {
     pub size_bytes: u64,
 }
 
-/// Where the bytes of an open blob come from.
-pub enum BlobSource {
-    /// This node holds it.
-    Local(BlobReader),
-    /// Another node does.
-    Remote(FetchReader),
-}
-
-/// A blob opened for reading.
-pub struct OpenBlob {
-    /// Which one.
-    pub info: BlobInfo,
-    /// Where its bytes come from.
-    pub source: BlobSource,
-}
-
-impl OpenBlob {
-    /// The bytes from `start` up to, not including, `end_exclusive`.
-    pub fn stream(
-        self,
-        _start: u64,
-        _end_exclusive: u64,
-    ) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
-        futures::stream::empty()
-    }
-}
-
-fn not_yet<T>() -> Result<T> {
-    Err(RegistryError::Internal("not yet".into()))
+/// A blob of a repository as the state has it.
+struct Found {
+    blob: LinkedBlob,
+    /// Its grace ends before a client that found it could use it.
+    is_ending: bool,
 }
 
 impl Registry {
-    /// Whether the repository has the blob, and its size.
+    /// Whether the repository has the blob, and its size (HEAD of end-2). A blob that nothing names gets a new
+    /// grace when the old one is about to end, so that "exists" is worth something to the client.
+    ///
+    /// # Errors
+    /// `BlobUnknown`, `Unavailable`.
     pub async fn blob_info(
         &self,
-        _caller: &Caller,
-        _repository: &RepositoryName,
-        _digest: &Digest,
+        caller: &Caller,
+        repository: &RepositoryName,
+        digest: &Digest,
     ) -> Result<Seen<BlobInfo>> {
-        not_yet()
+        let seen = self
+            .read_content(caller, |view| linked(view, repository, digest))
+            .await?;
+        let info = BlobInfo {
+            digest: *digest,
+            size_bytes: seen.value.blob.size_bytes,
+        };
+        if !seen.value.is_ending {
+            return Ok(Seen {
+                revision: seen.revision,
+                value: info,
+            });
+        }
+        let touch = TouchBlob {
+            repository: repository.clone(),
+            digest: *digest,
+        };
+        let touched = self
+            .submit(Command::TouchBlob(touch), caller, About::Blob(digest))
+            .await?;
+        Ok(Seen {
+            revision: touched.revision,
+            value: info,
+        })
     }
 
-    /// Opens the blob for reading.
+    /// Opens the blob for reading (end-2): from this node, else from another holder.
+    ///
+    /// # Errors
+    /// `BlobUnknown`, `Unavailable`; `ContentUnavailable` when no holder can be reached.
     pub async fn open_blob(
         self: &Arc<Self>,
-        _caller: &Caller,
-        _repository: &RepositoryName,
-        _digest: &Digest,
+        caller: &Caller,
+        repository: &RepositoryName,
+        digest: &Digest,
     ) -> Result<Seen<OpenBlob>> {
-        not_yet()
+        let seen = self
+            .read_content(caller, |view| linked(view, repository, digest))
+            .await?;
+        let info = BlobInfo {
+            digest: *digest,
+            size_bytes: seen.value.blob.size_bytes,
+        };
+        let value = OpenBlob::open(self, info, seen.value.blob.holders).await?;
+        Ok(Seen {
+            revision: seen.revision,
+            value,
+        })
     }
 
-    /// Removes the blob from the repository.
+    /// Removes the blob from the repository (end-10). Other repositories keep it.
+    ///
+    /// # Errors
+    /// `DeletesDisabled`, `BlobUnknown`, `BlobReferenced` while a manifest of the repository names it,
+    /// `Unavailable`.
     pub async fn delete_blob(
         self: &Arc<Self>,
-        _caller: &Caller,
-        _repository: &RepositoryName,
-        _digest: &Digest,
+        caller: &Caller,
+        repository: &RepositoryName,
+        digest: &Digest,
     ) -> Result<Seen<()>> {
-        not_yet()
+        self.require_deletes()?;
+        let (registry, caller, digest) = (self.clone(), caller.clone(), *digest);
+        let command = Command::UnlinkBlob(UnlinkBlob {
+            repository: repository.clone(),
+            digest,
+        });
+        let task = async move {
+            registry.catch_up(&caller).await?;
+            let seen = registry
+                .submit(command, &caller, About::Blob(&digest))
+                .await?;
+            Ok(Seen {
+                revision: seen.revision,
+                value: (),
+            })
+        };
+        self.run("delete a blob", task).await
     }
 
-    /// Makes a blob of another repository (any, without `from`) visible here; `None` when that is not possible.
+    /// Makes a blob of another repository (any, without `from`) visible here (end-11); `None` when there is no such
+    /// blob, and the client has to upload it.
+    ///
+    /// # Errors
+    /// `Unavailable`.
     pub async fn mount_blob(
         self: &Arc<Self>,
-        _caller: &Caller,
-        _from: Option<&RepositoryName>,
-        _repository: &RepositoryName,
-        _digest: &Digest,
+        caller: &Caller,
+        from: Option<&RepositoryName>,
+        repository: &RepositoryName,
+        digest: &Digest,
     ) -> Result<Option<Seen<BlobInfo>>> {
-        not_yet()
+        // Clients try to mount whatever they push: a mount that cannot work should cost no log entry.
+        let found = self
+            .read_content(caller, |view| mountable(view, from, digest))
+            .await;
+        match found {
+            Ok(_) => {}
+            Err(RegistryError::BlobUnknown(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let (registry, caller, digest) = (self.clone(), caller.clone(), *digest);
+        let command = MountBlob {
+            from: from.cloned(),
+            repository: repository.clone(),
+            digest,
+        };
+        let task = async move {
+            registry
+                .submit(Command::MountBlob(command), &caller, About::Blob(&digest))
+                .await
+        };
+        match self.run("mount a blob", task).await {
+            Ok(Seen {
+                revision,
+                value: Response::BlobMounted { size_bytes },
+            }) => Ok(Some(Seen {
+                revision,
+                value: BlobInfo { digest, size_bytes },
+            })),
+            Ok(other) => Err(RegistryError::Internal(format!(
+                "a mount was answered by {:?}",
+                other.value
+            ))),
+            Err(RegistryError::BlobUnknown(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
+
+    pub(crate) fn require_deletes(&self) -> Result<()> {
+        if self.options.deletes_enabled {
+            Ok(())
+        } else {
+            Err(RegistryError::DeletesDisabled)
+        }
+    }
+}
+
+/// The blob, when the repository may serve it. Whether the repository exists at all makes no difference to a client
+/// that knows a digest.
+fn linked(
+    view: &dyn MetadataView,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> std::result::Result<Result<Found>, ViewError> {
+    let Some(blob) = query::linked_blob(view, repository, digest)? else {
+        return Ok(Err(RegistryError::BlobUnknown(*digest)));
+    };
+    let is_ending = match blob.unreferenced_since {
+        Some(since) => is_ending(since, query::time(view)?.0),
+        None => false,
+    };
+    Ok(Ok(Found { blob, is_ending }))
+}
+
+fn is_ending(unreferenced_since: LogTime, now: LogTime) -> bool {
+    unreferenced_since.0.saturating_add(GRACE_MS) < now.0.saturating_add(PROMISED_MS)
+}
+
+/// Whether a mount has a chance. The log decides.
+fn mountable(
+    view: &dyn MetadataView,
+    from: Option<&RepositoryName>,
+    digest: &Digest,
+) -> std::result::Result<Result<()>, ViewError> {
+    let found = match from {
+        Some(from) => query::linked_blob(view, from, digest)?.is_some(),
+        None => query::blob(view, digest)?.is_some(),
+    };
+    Ok(if found {
+        Ok(())
+    } else {
+        Err(RegistryError::BlobUnknown(*digest))
+    })
 }

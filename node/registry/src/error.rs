@@ -2,7 +2,11 @@
 
 use metadata::ids::LogIndex;
 use metadata::log::LogError;
-use oci::{Digest, ParseError};
+use metadata::response::Rejection;
+use metadata::view::ViewError;
+use oci::{Digest, ParseError, Reference};
+use replication::error::ReplicationError;
+use storage::error::BlobError;
 
 /// Why a registry operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -105,4 +109,111 @@ pub enum RegistryError {
     /// A failure of this node. The text is for the log only.
     #[error("internal: {0}")]
     Internal(String),
+}
+
+/// What a command was about, for refusals that do not repeat it.
+pub(crate) enum About<'a> {
+    /// A blob of a repository.
+    Blob(&'a Digest),
+    /// A manifest or a tag, as the client named it.
+    Manifest(&'a Reference),
+    /// Tickets, holders: nothing a client named.
+    Upkeep,
+}
+
+/// What the refusal of a command at `revision` means to the client who caused it.
+pub(crate) fn refused(
+    rejection: Rejection,
+    revision: LogIndex,
+    about: &About<'_>,
+) -> RegistryError {
+    match rejection {
+        Rejection::RepositoryUnknown => match about {
+            // A blob is looked up by its digest; that its repository is missing too tells the client nothing new.
+            About::Blob(digest) => RegistryError::BlobUnknown(**digest),
+            About::Manifest(_) | About::Upkeep => RegistryError::RepositoryUnknown,
+        },
+        Rejection::BlobUnknown => match about {
+            About::Blob(digest) => RegistryError::BlobUnknown(**digest),
+            About::Manifest(_) | About::Upkeep => unexpected(&rejection),
+        },
+        Rejection::ManifestUnknown | Rejection::TagUnknown => match about {
+            About::Manifest(reference) => RegistryError::ManifestUnknown {
+                reference: reference.to_string(),
+            },
+            About::Blob(_) | About::Upkeep => unexpected(&rejection),
+        },
+        Rejection::ReferencesUnknown(digests) => RegistryError::ReferencesUnknown(digests),
+        Rejection::SizeMismatch {
+            digest,
+            claimed_bytes,
+            actual_bytes,
+        } => RegistryError::ReferenceSizeInvalid {
+            digest,
+            claimed_bytes,
+            actual_bytes,
+        },
+        Rejection::BlobReferenced { manifest } => RegistryError::BlobReferenced { manifest },
+        Rejection::PreconditionFailed { current } => {
+            RegistryError::PreconditionFailed { current, revision }
+        }
+        Rejection::TicketClosed(_) => RegistryError::UploadUnknown,
+        Rejection::TooFewCopies { reached, wanted } => {
+            RegistryError::TooFewCopies { reached, wanted }
+        }
+        // The request was sent to the log for longer than answers are remembered: it may have been applied.
+        Rejection::RequestTooOld => RegistryError::Unavailable(LogError::OutcomeUnknown),
+        Rejection::NotInitialized => RegistryError::Unavailable(LogError::NoLeader),
+        // This node is not registered yet, so it cannot hold anything; it may be in a moment.
+        Rejection::NodeUnknown(_) => RegistryError::Unavailable(LogError::Lagging),
+        Rejection::AlreadyInitialized
+        | Rejection::DiskMismatch(_)
+        | Rejection::NotAHolder(_)
+        | Rejection::OutOfBounds => unexpected(&rejection),
+    }
+}
+
+fn unexpected(rejection: &Rejection) -> RegistryError {
+    RegistryError::Internal(format!("the log refused: {rejection}"))
+}
+
+/// The log gave no answer. None of its reasons is the client's fault, and each may pass.
+pub(crate) fn no_answer(error: LogError) -> RegistryError {
+    RegistryError::Unavailable(error)
+}
+
+/// The state could not be read.
+pub(crate) fn unreadable(error: ViewError) -> RegistryError {
+    RegistryError::Internal(error.to_string())
+}
+
+/// The blob store of this node could not take or keep bytes.
+pub(crate) fn not_stored(error: BlobError) -> RegistryError {
+    match error {
+        BlobError::NoSpace => RegistryError::NoSpace,
+        BlobError::DigestMismatch { .. } => RegistryError::DigestInvalid,
+        // An earlier request to the same upload is still ending.
+        BlobError::InUse { .. } => RegistryError::Overloaded,
+        BlobError::Io { .. }
+        | BlobError::Corrupt { .. }
+        | BlobError::Gone
+        | BlobError::View(_)
+        | BlobError::Failed
+        | BlobError::Index(_) => RegistryError::Internal(error.to_string()),
+    }
+}
+
+/// Copies could not be made.
+pub(crate) fn not_copied(error: ReplicationError) -> RegistryError {
+    match error {
+        ReplicationError::TooFewCopies { reached, wanted } => {
+            RegistryError::TooFewCopies { reached, wanted }
+        }
+        ReplicationError::NoSource(digest) | ReplicationError::Interrupted(digest) => {
+            RegistryError::ContentUnavailable(digest)
+        }
+        ReplicationError::State(error) => unreadable(error),
+        ReplicationError::Local(error) => not_stored(error),
+        ReplicationError::ShuttingDown => RegistryError::Unavailable(LogError::ShuttingDown),
+    }
 }

@@ -18,7 +18,7 @@
 //! This crate must not know: HTTP, gRPC, Raft, RocksDB, or who is allowed to do what.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -30,18 +30,36 @@ use replication::peers::BlobPeers;
 use runtime::Shutdown;
 use storage::blob::BlobStore;
 
+use sessions::Sessions;
+use tickets::Tickets;
+
+mod append;
 pub mod blobs;
+mod consistency;
 pub mod error;
+mod facts;
+mod finish;
 pub mod lists;
 pub mod manifests;
+pub mod open_blob;
 pub mod options;
+mod proxy;
+pub mod referrers;
+mod sessions;
+mod tend;
+mod tickets;
 pub mod uploads;
 
-pub use blobs::{BlobInfo, BlobSource, OpenBlob};
+#[cfg(test)]
+mod tests;
+
+pub use blobs::BlobInfo;
 pub use error::RegistryError;
-pub use lists::{PageOf, Referrer};
+pub use lists::PageOf;
 pub use manifests::{ManifestInfo, ManifestPut};
+pub use open_blob::{BlobSource, OpenBlob};
 pub use options::RegistryOptions;
+pub use referrers::Referrer;
 pub use uploads::{Chunk, UploadState};
 
 /// The outcome of a registry operation.
@@ -82,10 +100,15 @@ pub struct Registry {
     peers: Arc<dyn BlobPeers>,
     options: RegistryOptions,
     shutdown: Shutdown,
+    tickets: Arc<Tickets>,
+    sessions: Sessions,
+    /// Read once: it never changes.
+    upload_key: OnceLock<Bytes>,
 }
 
 impl Registry {
-    /// A registry over its parts.
+    /// A registry over its parts. Must be called within a tokio runtime: it tends upload sessions in the background
+    /// until `shutdown` closes.
     pub fn new(
         log: Arc<dyn MetadataLog>,
         blobs: Arc<dyn BlobStore>,
@@ -94,13 +117,20 @@ impl Registry {
         options: RegistryOptions,
         shutdown: Shutdown,
     ) -> Arc<Registry> {
-        Arc::new(Registry {
+        let tickets = Tickets::new(log.clone(), shutdown.clone(), options.upload_ttl_ms);
+        let sessions = Sessions::new(options.uploads_max);
+        let registry = Arc::new(Registry {
             log,
             blobs,
             replication,
             peers,
             options,
             shutdown,
-        })
+            tickets,
+            sessions,
+            upload_key: OnceLock::new(),
+        });
+        tend::start(&registry);
+        registry
     }
 }

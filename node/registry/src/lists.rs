@@ -1,10 +1,10 @@
-//! Lists: tags, repositories, referrers.
+//! Lists: tags and repositories.
 
-use std::collections::BTreeMap;
+use metadata::query;
+use oci::{Page, RepositoryName, Tag};
 
-use oci::{Digest, MediaType, Page, RepositoryName, Tag};
-
-use crate::{Caller, Registry, RegistryError, Result, Seen};
+use crate::error::RegistryError;
+use crate::{Caller, Registry, Result, Seen};
 
 /// One page of a list, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,54 +15,58 @@ pub struct PageOf<T> {
     pub more: bool,
 }
 
-/// A manifest that refers to another one, as clients of the referrers API see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Referrer {
-    /// Its content.
-    pub digest: Digest,
-    /// Its media type.
-    pub media_type: MediaType,
-    /// Its length.
-    pub size_bytes: u64,
-    /// Its effective artifact type.
-    pub artifact_type: Option<MediaType>,
-    /// Its annotations.
-    pub annotations: BTreeMap<String, String>,
-}
-
-fn not_yet<T>() -> Result<T> {
-    Err(RegistryError::Internal("not yet".into()))
+impl<T> PageOf<T> {
+    /// A page of `limit` entries out of a list that was read one entry further. A page of none is the last one: the
+    /// spec wants no link after it.
+    pub(crate) fn cut(mut items: Vec<T>, limit: usize) -> PageOf<T> {
+        let more = limit > 0 && items.len() > limit;
+        items.truncate(limit);
+        PageOf { items, more }
+    }
 }
 
 impl Registry {
-    /// Tags of a repository, in the order of their bytes.
+    /// Tags of a repository, in the order of their bytes (end-8). At most `RegistryOptions::page_max` at once.
+    ///
+    /// # Errors
+    /// `RepositoryUnknown`, `Unavailable`.
     pub async fn tags(
         &self,
-        _caller: &Caller,
-        _repository: &RepositoryName,
-        _page: &Page,
+        caller: &Caller,
+        repository: &RepositoryName,
+        page: &Page,
     ) -> Result<Seen<PageOf<Tag>>> {
-        not_yet()
+        let limit = page.limit_within(self.options.page_max);
+        let last = page.last.as_deref();
+        let seen = self
+            .read_names(caller, |view| {
+                query::tags(view, repository, last, limit + 1)
+            })
+            .await?;
+        let tags = seen.value.ok_or(RegistryError::RepositoryUnknown)?;
+        Ok(Seen {
+            revision: seen.revision,
+            value: PageOf::cut(tags, limit),
+        })
     }
 
-    /// Repositories, in the order of their bytes.
+    /// Repositories, in the order of their bytes (`_catalog`). At most `RegistryOptions::page_max` at once.
+    ///
+    /// # Errors
+    /// `Unavailable`.
     pub async fn catalog(
         &self,
-        _caller: &Caller,
-        _page: &Page,
+        caller: &Caller,
+        page: &Page,
     ) -> Result<Seen<PageOf<RepositoryName>>> {
-        not_yet()
-    }
-
-    /// Manifests of the repository that refer to `subject`, in the order of their digests.
-    pub async fn referrers(
-        &self,
-        _caller: &Caller,
-        _repository: &RepositoryName,
-        _subject: &Digest,
-        _artifact_type: Option<&MediaType>,
-        _after: Option<&Digest>,
-    ) -> Result<Seen<PageOf<Referrer>>> {
-        not_yet()
+        let limit = page.limit_within(self.options.page_max);
+        let last = page.last.as_deref();
+        let seen = self
+            .read_names(caller, |view| query::repositories(view, last, limit + 1))
+            .await?;
+        Ok(Seen {
+            revision: seen.revision,
+            value: PageOf::cut(seen.value, limit),
+        })
     }
 }

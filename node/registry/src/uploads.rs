@@ -1,11 +1,22 @@
-//! Upload sessions.
+//! Upload sessions: start, append, status, cancel, finish.
+//!
+//! A session lives on the node that opened it. Its id names that node and a ticket, and is sealed with the key of
+//! the cluster, so any node can verify it and pass a request on to the owner (protocols.md section 4, step 1).
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use oci::{ContentRange, Digest, RepositoryName};
-use replication::peers::{UploadAnswer, UploadRequest};
+use bytes::Bytes;
+use metadata::command::{CloseTickets, Command};
+use metadata::ids::{NodeId, TicketId};
+use metadata::log::LogError;
+use metadata::query::{self, TicketState};
+use oci::{ContentRange, Digest, RepositoryName, UploadId};
 
-use crate::{BlobInfo, BodyStream, Caller, Registry, RegistryError, Result, Seen};
+use crate::error::{About, RegistryError, no_answer, not_stored};
+use crate::finish::Goal;
+use crate::sessions::{Session, Writer, staging_name};
+use crate::{BlobInfo, BodyStream, Caller, Registry, Result, Seen};
 
 /// Where an upload session stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,78 +37,280 @@ pub struct Chunk {
     pub body: BodyStream,
 }
 
-fn not_yet<T>() -> Result<T> {
-    Err(RegistryError::Internal("not yet".into()))
+/// Where a session lives.
+enum Place {
+    Here(UploadId),
+    At(NodeId),
 }
 
 impl Registry {
-    /// Opens an upload session on this node.
+    /// Opens an upload session on this node (end-4a). Writes neither to disk nor, in the common case, to the log.
+    ///
+    /// # Errors
+    /// `Unavailable` when no ticket could be opened in time.
     pub async fn start_upload(
         self: &Arc<Self>,
-        _caller: &Caller,
-        _repository: &RepositoryName,
+        caller: &Caller,
+        repository: &RepositoryName,
     ) -> Result<Seen<UploadState>> {
-        not_yet()
+        let (seen, _) = self.open_session(caller, repository).await?;
+        Ok(seen)
     }
 
-    /// Appends a chunk.
+    /// Appends a chunk (end-5). The offset in the answer survives a restart of the owner.
+    ///
+    /// # Errors
+    /// `UploadUnknown`; `RangeInvalid` for a chunk that does not start where the session stands, or while another
+    /// request writes; `SizeInvalid` when the headers disagree with each other or with the body; `BodyInterrupted`,
+    /// after which the session goes on from what arrived; `OwnerUnreachable`, `NoSpace`, `Overloaded`.
     pub async fn append_upload(
         self: &Arc<Self>,
-        _caller: &Caller,
-        _repository: &RepositoryName,
-        _id: &str,
-        _chunk: Chunk,
+        caller: &Caller,
+        repository: &RepositoryName,
+        id: &str,
+        chunk: Chunk,
     ) -> Result<UploadState> {
-        not_yet()
+        let offset_bytes = match self.locate(caller, repository, id).await? {
+            Place::Here(upload) => {
+                let session = self.sessions.enter(upload)?;
+                let registry = self.clone();
+                self.run("append to an upload", async move {
+                    registry.receive(&session, chunk).await
+                })
+                .await?
+            }
+            Place::At(owner) => self.append_at(owner, caller, repository, id, chunk).await?,
+        };
+        Ok(UploadState {
+            id: id.to_owned(),
+            offset_bytes,
+        })
     }
 
-    /// Tells where a session stands.
+    /// Tells where a session stands (end-13).
+    ///
+    /// # Errors
+    /// `UploadUnknown`, `OwnerUnreachable`, `Overloaded`.
     pub async fn upload_status(
         &self,
-        _caller: &Caller,
-        _repository: &RepositoryName,
-        _id: &str,
+        caller: &Caller,
+        repository: &RepositoryName,
+        id: &str,
     ) -> Result<UploadState> {
-        not_yet()
+        let offset_bytes = match self.locate(caller, repository, id).await? {
+            Place::Here(upload) => self.offset_of(upload).await?,
+            Place::At(owner) => self.status_at(owner, caller, repository, id).await?,
+        };
+        Ok(UploadState {
+            id: id.to_owned(),
+            offset_bytes,
+        })
     }
 
-    /// Throws a session and its bytes away.
+    /// Throws a session and its bytes away (end-14).
+    ///
+    /// # Errors
+    /// `UploadUnknown`, `OwnerUnreachable`, `Unavailable`.
     pub async fn cancel_upload(
         self: &Arc<Self>,
-        _caller: &Caller,
-        _repository: &RepositoryName,
-        _id: &str,
+        caller: &Caller,
+        repository: &RepositoryName,
+        id: &str,
     ) -> Result<()> {
-        not_yet()
+        match self.locate(caller, repository, id).await? {
+            Place::Here(upload) => {
+                let (registry, caller) = (self.clone(), caller.clone());
+                self.run("cancel an upload", async move {
+                    registry.cancel(upload, &caller).await
+                })
+                .await
+            }
+            Place::At(owner) => self.cancel_at(owner, caller, repository, id).await,
+        }
     }
 
-    /// Appends the last chunk, which may be empty, and makes the blob visible.
+    /// Appends the last chunk, which may be empty, and makes the blob visible (end-6).
+    ///
+    /// # Errors
+    /// Those of [`Registry::append_upload`]; `DigestInvalid`, which ends the session; `TooFewCopies` and
+    /// `Unavailable`, after which the same request may be repeated with an empty chunk.
     pub async fn finish_upload(
         self: &Arc<Self>,
-        _caller: &Caller,
-        _repository: &RepositoryName,
-        _id: &str,
-        _digest: &Digest,
-        _chunk: Chunk,
+        caller: &Caller,
+        repository: &RepositoryName,
+        id: &str,
+        digest: &Digest,
+        chunk: Chunk,
     ) -> Result<Seen<BlobInfo>> {
-        not_yet()
+        let upload = match self.locate(caller, repository, id).await? {
+            Place::Here(upload) => upload,
+            Place::At(owner) => {
+                return self
+                    .finish_at(owner, caller, repository, id, digest, chunk)
+                    .await;
+            }
+        };
+        let session = self.sessions.enter(upload)?;
+        let goal = Goal {
+            caller: caller.clone(),
+            repository: repository.clone(),
+            digest: *digest,
+        };
+        let registry = self.clone();
+        self.run("finish an upload", async move {
+            registry.complete(&session, &goal, chunk).await
+        })
+        .await
     }
 
-    /// Start and finish in one request.
+    /// Start and finish in one request (end-4b). No session is left after an error: nobody knows its id.
+    ///
+    /// # Errors
+    /// Those of [`Registry::finish_upload`].
     pub async fn push_blob(
         self: &Arc<Self>,
-        _caller: &Caller,
-        _repository: &RepositoryName,
-        _digest: &Digest,
-        _chunk: Chunk,
+        caller: &Caller,
+        repository: &RepositoryName,
+        digest: &Digest,
+        chunk: Chunk,
     ) -> Result<Seen<BlobInfo>> {
-        not_yet()
+        let (_, upload) = self.open_session(caller, repository).await?;
+        let session = self.sessions.enter(upload)?;
+        let goal = Goal {
+            caller: caller.clone(),
+            repository: repository.clone(),
+            digest: *digest,
+        };
+        let registry = self.clone();
+        let task = async move {
+            let outcome = registry.complete(&session, &goal, chunk).await;
+            if outcome.is_err() && !session.is_closed() {
+                registry.abandon(&session).await;
+            }
+            outcome
+        };
+        self.run("push a blob", task).await
     }
 
-    /// For the gRPC front: the same operations on sessions this node owns, asked for by another node.
-    pub async fn serve_upload(self: &Arc<Self>, _request: UploadRequest) -> UploadAnswer {
-        UploadAnswer::Unavailable {
-            reason: "not yet".into(),
+    /// A new session of this node.
+    async fn open_session(
+        &self,
+        caller: &Caller,
+        repository: &RepositoryName,
+    ) -> Result<(Seen<UploadState>, UploadId)> {
+        self.catch_up(caller).await?;
+        let ticket = self.tickets.take(caller.deadline).await?;
+        let upload = UploadId {
+            owner: self.log.node_id().0,
+            ticket: ticket.value.as_u64(),
+            random: rand::random(),
+        };
+        let id = upload.encode(&self.upload_key()?, repository);
+        Ok((
+            Seen {
+                revision: ticket.revision,
+                value: UploadState {
+                    id,
+                    offset_bytes: 0,
+                },
+            },
+            upload,
+        ))
+    }
+
+    /// Finds the session that `id` names. An id that this cluster did not issue for this repository names none.
+    async fn locate(
+        &self,
+        caller: &Caller,
+        repository: &RepositoryName,
+        id: &str,
+    ) -> Result<Place> {
+        self.catch_up(caller).await?;
+        let upload = UploadId::decode(id, &self.upload_key()?, repository)
+            .map_err(|_| RegistryError::UploadUnknown)?;
+        let (owner, ticket) = (NodeId(upload.owner), TicketId::from_u64(upload.ticket));
+        if owner == self.log.node_id() {
+            self.require_open(ticket, caller.deadline).await?;
+            return Ok(Place::Here(upload));
         }
+        let gone = self.look(|view| {
+            // A closed ticket never opens again, so this node need not ask the owner about it.
+            let is_closed = query::ticket(view, ticket)? == TicketState::Closed;
+            Ok(is_closed || query::node(view, owner)?.is_none())
+        })?;
+        if gone.value {
+            Err(RegistryError::UploadUnknown)
+        } else {
+            Ok(Place::At(owner))
+        }
+    }
+
+    /// A session of this node exists while its ticket is open in the applied state.
+    async fn require_open(&self, ticket: TicketId, deadline: Instant) -> Result<()> {
+        let state = || self.look(|view| query::ticket(view, ticket));
+        let mut seen = state()?;
+        if seen.value == TicketState::Unknown {
+            self.wait_applied(ticket.index(), deadline).await?;
+            seen = state()?;
+        }
+        if seen.value == TicketState::Open {
+            Ok(())
+        } else {
+            Err(RegistryError::UploadUnknown)
+        }
+    }
+
+    async fn offset_of(&self, upload: UploadId) -> Result<u64> {
+        let session = self.sessions.enter(upload)?;
+        // While another request writes, what it has taken so far is the answer.
+        if let Ok(mut writer) = session.lock()
+            && let Writer::Idle = *writer
+        {
+            self.open_writer(&session, &mut writer).await?;
+        }
+        Ok(session.offset_bytes())
+    }
+
+    /// Once the ticket is closed the session is over for every node, whoever still writes to it here.
+    async fn cancel(&self, upload: UploadId, caller: &Caller) -> Result<()> {
+        let ticket = TicketId::from_u64(upload.ticket);
+        let command = Command::CloseTickets(CloseTickets {
+            tickets: vec![ticket],
+        });
+        self.submit(command, caller, About::Upkeep).await?;
+        match self.sessions.get(&upload) {
+            Some(session) => {
+                session.close();
+                if let Ok(mut writer) = session.lock() {
+                    self.forget(&session, &mut writer).await;
+                }
+                Ok(())
+            }
+            None => self
+                .blobs
+                .discard_name(&staging_name(&upload))
+                .await
+                .map_err(not_stored),
+        }
+    }
+
+    /// Ends a session that nobody can go on with.
+    async fn abandon(&self, session: &Session) {
+        self.close_ticket(session.ticket()).await;
+        if let Ok(mut writer) = session.lock() {
+            self.forget(session, &mut writer).await;
+        }
+    }
+
+    /// The key that seals upload ids; the same for the life of the cluster.
+    pub(crate) fn upload_key(&self) -> Result<Bytes> {
+        if let Some(key) = self.upload_key.get() {
+            return Ok(key.clone());
+        }
+        let cluster = self
+            .look(query::cluster)?
+            .value
+            .ok_or_else(|| no_answer(LogError::NoLeader))?;
+        Ok(self.upload_key.get_or_init(|| cluster.upload_key).clone())
     }
 }

@@ -1,0 +1,132 @@
+//! When a read asks the cluster, and when this node's own state is enough.
+//!
+//! A digest names one content for ever, so a "yes" from the local state is right as soon as it is there; a "no"
+//! may only mean that this node lags, so it is asked again behind a barrier (protocols.md section 10, rule 7).
+//! Tags and lists change, so they are read behind a barrier unless the operator accepted older answers.
+
+use std::time::Instant;
+
+use metadata::command::Command;
+use metadata::ids::LogIndex;
+use metadata::log::LogError;
+use metadata::response::Response;
+use metadata::view::{MetadataView, ViewError};
+
+use crate::error::{About, RegistryError, no_answer, refused, unreadable};
+use crate::{Caller, Registry, Result, Seen};
+
+impl Registry {
+    /// Reads what may change under one name: tags and lists.
+    pub(crate) async fn read_names<T>(
+        &self,
+        caller: &Caller,
+        query: impl FnOnce(&dyn MetadataView) -> std::result::Result<T, ViewError>,
+    ) -> Result<Seen<T>> {
+        self.catch_up(caller).await?;
+        if self.options.linearizable_tags {
+            self.barrier(caller.deadline).await?;
+        }
+        self.look(query)
+    }
+
+    /// Reads content by digest. `query` says with `Err` that there is none, and why.
+    pub(crate) async fn read_content<T>(
+        &self,
+        caller: &Caller,
+        query: impl Fn(&dyn MetadataView) -> std::result::Result<Result<T>, ViewError>,
+    ) -> Result<Seen<T>> {
+        self.catch_up(caller).await?;
+        let mut seen = self.look(&query)?;
+        if seen.value.is_err() {
+            self.barrier(caller.deadline).await?;
+            seen = self.look(&query)?;
+        }
+        let revision = seen.revision;
+        seen.value.map(|value| Seen { revision, value })
+    }
+
+    /// Proposes what the caller asked for; a refusal becomes an error that speaks of `about`.
+    pub(crate) async fn submit(
+        &self,
+        command: Command,
+        caller: &Caller,
+        about: About<'_>,
+    ) -> Result<Seen<Response>> {
+        let proposed = self.log.propose(command, &caller.subject, caller.deadline);
+        let outcome = proposed.await.map_err(no_answer)?;
+        match outcome.response {
+            Response::Rejected(rejection) => Err(refused(rejection, outcome.index, &about)),
+            value => Ok(Seen {
+                revision: outcome.index,
+                value,
+            }),
+        }
+    }
+
+    /// Waits for the state the caller already knows of.
+    pub(crate) async fn catch_up(&self, caller: &Caller) -> Result<()> {
+        match caller.min_revision {
+            Some(index) => self.wait_applied(index, caller.deadline).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn wait_applied(&self, index: LogIndex, deadline: Instant) -> Result<()> {
+        self.log
+            .wait_applied(index, deadline)
+            .await
+            .map_err(no_answer)
+    }
+
+    pub(crate) async fn barrier(&self, deadline: Instant) -> Result<()> {
+        self.log
+            .barrier(deadline)
+            .await
+            .map(drop)
+            .map_err(no_answer)
+    }
+
+    /// What this node has applied, in one view.
+    pub(crate) fn look<T>(
+        &self,
+        query: impl FnOnce(&dyn MetadataView) -> std::result::Result<T, ViewError>,
+    ) -> Result<Seen<T>> {
+        let read = |view: &dyn MetadataView| {
+            Ok(Seen {
+                revision: view.applied(),
+                value: query(view)?,
+            })
+        };
+        metadata::log::read(&*self.log, read).map_err(unreadable)
+    }
+
+    /// Runs what must not stop halfway in a task of its own, and waits for it. A client that goes away takes the
+    /// waiting with it, not the task.
+    pub(crate) async fn run<T, F>(&self, name: &'static str, task: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        match self.shutdown.spawn(name, task).await {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_panic() => {
+                Err(RegistryError::Internal(format!("{name} panicked")))
+            }
+            Err(_) => Err(no_answer(LogError::ShuttingDown)),
+        }
+    }
+
+    /// Proposes upkeep of this node.
+    pub(crate) async fn upkeep(&self, command: Command) -> Result<Seen<Response>> {
+        let deadline = Instant::now() + UPKEEP_TIMEOUT;
+        let caller = Caller {
+            subject: String::new(),
+            min_revision: None,
+            deadline,
+        };
+        self.submit(command, &caller, About::Upkeep).await
+    }
+}
+
+/// How long upkeep waits for the log. Long enough for an election; what fails is done again later.
+const UPKEEP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

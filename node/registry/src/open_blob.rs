@@ -1,0 +1,161 @@
+//! Reading a blob, from wherever good bytes can be had.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use metadata::command::{Command, ReportLost};
+use metadata::ids::NodeId;
+use replication::FetchReader;
+use storage::blob::{BlobReader, CHUNK_BYTES};
+use storage::error::BlobError;
+
+use crate::blobs::BlobInfo;
+use crate::error::{RegistryError, not_copied};
+use crate::{Registry, Result};
+
+/// Most bytes read at once: what one verified read of the local store returns at most.
+const READ_BYTES: usize = 4 * CHUNK_BYTES;
+
+/// How long a reader of a damaged blob waits until the damage is recorded. A copy that is fetched before that
+/// would not replace the damaged one.
+const REPORT_WAIT: Duration = Duration::from_secs(1);
+
+/// Where the bytes of an open blob come from.
+pub enum BlobSource {
+    /// This node holds it.
+    Local(BlobReader),
+    /// Another node does.
+    Remote(FetchReader),
+}
+
+/// A blob opened for reading.
+pub struct OpenBlob {
+    /// Which one.
+    pub info: BlobInfo,
+    /// Where its bytes come from.
+    pub source: BlobSource,
+    registry: Arc<Registry>,
+    holders: Vec<NodeId>,
+}
+
+impl OpenBlob {
+    pub(crate) async fn open(
+        registry: &Arc<Registry>,
+        info: BlobInfo,
+        holders: Vec<NodeId>,
+    ) -> Result<OpenBlob> {
+        let source = match registry.blobs.open(&info.digest).await {
+            Ok(Some(reader)) if reader.size_bytes() == info.size_bytes => BlobSource::Local(reader),
+            Ok(Some(reader)) => {
+                tracing::warn!(digest = %info.digest, bytes = reader.size_bytes(), "a local blob has a wrong size");
+                registry.remote(&info, &holders).await?
+            }
+            Ok(None) => registry.remote(&info, &holders).await?,
+            Err(error) => {
+                tracing::warn!(digest = %info.digest, error = %error, "a local blob cannot be opened");
+                registry.remote(&info, &holders).await?
+            }
+        };
+        Ok(OpenBlob {
+            info,
+            source,
+            registry: registry.clone(),
+            holders,
+        })
+    }
+
+    /// The bytes from `start` up to, not including, `end_exclusive` (cut to the blob). Every byte was verified before
+    /// it is handed out; a damaged local copy is reported, and the stream goes on from another holder (invariant I6).
+    ///
+    /// # Errors
+    /// `ContentUnavailable` when nobody has the next bytes; nothing wrong was handed out before.
+    pub fn stream(
+        self,
+        start: u64,
+        end_exclusive: u64,
+    ) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+        let end = end_exclusive.min(self.info.size_bytes);
+        futures::stream::try_unfold((self, start), move |(mut blob, offset)| async move {
+            if offset >= end {
+                return Ok(None);
+            }
+            let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            let bytes = blob.read_at(offset, left.min(READ_BYTES)).await?;
+            if bytes.is_empty() {
+                return Err(RegistryError::Internal(format!(
+                    "{} ends at {offset}",
+                    blob.info.digest
+                )));
+            }
+            let next = offset + bytes.len() as u64;
+            Ok(Some((bytes, (blob, next))))
+        })
+    }
+
+    async fn read_at(&mut self, offset: u64, limit_bytes: usize) -> Result<Bytes> {
+        if let BlobSource::Local(reader) = &self.source {
+            match reader.read_at(offset, limit_bytes).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => {
+                    self.registry
+                        .damaged(&self.info, &self.holders, &error)
+                        .await;
+                    self.source = self.registry.remote(&self.info, &self.holders).await?;
+                }
+            }
+        }
+        match &self.source {
+            BlobSource::Remote(reader) => reader
+                .read_at(offset, limit_bytes)
+                .await
+                .map_err(not_copied),
+            BlobSource::Local(_) => Err(RegistryError::ContentUnavailable(self.info.digest)),
+        }
+    }
+}
+
+impl Registry {
+    async fn remote(&self, info: &BlobInfo, holders: &[NodeId]) -> Result<BlobSource> {
+        let me = self.log.node_id();
+        let others = holders.iter().copied().filter(|node| *node != me).collect();
+        let reader = self
+            .replication
+            .open_remote(&info.digest, info.size_bytes, others)
+            .await;
+        reader.map(BlobSource::Remote).map_err(not_copied)
+    }
+
+    /// Reports a damaged copy of this node, so that it is no longer counted and gets replaced. The only counted copy
+    /// is kept: its other chunks may be all that is left.
+    async fn damaged(self: &Arc<Self>, info: &BlobInfo, holders: &[NodeId], error: &BlobError) {
+        tracing::warn!(digest = %info.digest, error = %error, "a local blob cannot be read");
+        let node = self.log.node_id();
+        let is_corrupt = matches!(error, BlobError::Corrupt { .. });
+        if !is_corrupt || !holders.contains(&node) || holders.len() < 2 {
+            return;
+        }
+        let (registry, digest) = (self.clone(), info.digest);
+        let report = self.shutdown.spawn("report a damaged blob", async move {
+            match registry
+                .upkeep(Command::ReportLost(ReportLost { node, digest }))
+                .await
+            {
+                Ok(_) => registry.unlink(&digest).await,
+                Err(error) => {
+                    tracing::warn!(%digest, error = %error, "a damaged blob was not reported")
+                }
+            }
+        });
+        // The report goes on by itself when this takes longer.
+        drop(tokio::time::timeout(REPORT_WAIT, report).await);
+    }
+
+    /// Removes a blob of this node that nothing needs any more.
+    pub(crate) async fn unlink(&self, digest: &oci::Digest) {
+        if let Err(error) = self.blobs.unlink_if_unneeded(digest, &*self.log).await {
+            tracing::warn!(%digest, error = %error, "a blob was not removed");
+        }
+    }
+}
