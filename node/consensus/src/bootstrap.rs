@@ -1,0 +1,175 @@
+//! Taking part: an empty disk asks first, then somebody forms the cluster or this node waits to be contacted.
+//!
+//! A node whose disk was wiped must not vote: what it acknowledged before is gone, and its vote could elect a
+//! leader that lacks acknowledged entries (invariant I8). It cannot know by itself that it was wiped, so it
+//! asks the other members for the disk they have registered under its id, and waits for a majority.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use metadata::ids::NodeId;
+use metadata::view::ViewError;
+use proto::raft as wire;
+use runtime::Backoff;
+
+use crate::error::{MembershipError, StartError};
+use crate::facts;
+use crate::network::peers::Lane;
+use crate::node::RaftNode;
+use crate::options::{Formation, Member};
+
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What an empty node does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Form the cluster.
+    Form,
+    /// Take part when contacted.
+    Wait,
+    /// Not enough members answered: ask again.
+    AskAgain,
+}
+
+impl RaftNode {
+    /// Takes part in the cluster: lets Raft answer, forms a new cluster where that is this node's turn, and
+    /// starts this node's duties. [`crate::service`] must be mounted before, because members that start
+    /// together ask each other. Waits for a majority of the members when the disk is empty.
+    ///
+    /// # Errors
+    /// [`StartError::DiskReplaced`]: the disk of this node is not the one the cluster knows.
+    pub async fn join(self: &Arc<Self>) -> Result<(), StartError> {
+        let node = self.options.node;
+        let registered = facts::registered(&*self.state, node)?;
+        if registered.is_some_and(|record| record.disk_id != self.options.disk_id) {
+            return Err(StartError::DiskReplaced { node });
+        }
+        if let Some(cluster) = facts::cluster(&*self.state)? {
+            self.cluster.peers.set_cluster(&cluster.cluster_id);
+        }
+        if self.is_empty()? && self.agree_with_members().await? == Step::Form {
+            self.form().await?;
+        }
+        self.set_joined();
+        self.start_duties();
+        Ok(())
+    }
+
+    /// Whether this disk has never taken part: no log, no vote, no state.
+    fn is_empty(&self) -> Result<bool, StartError> {
+        Ok(self.log.is_empty()? && self.state.applied()?.log_id.is_empty())
+    }
+
+    async fn agree_with_members(&self) -> Result<Step, StartError> {
+        let others = self.options.others();
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        let mut rounds = 0;
+        loop {
+            let answers: Vec<wire::ProbeResponse> =
+                join_all(others.iter().map(|member| self.probe(member)))
+                    .await
+                    .into_iter()
+                    .flatten()
+                    .collect();
+            match self.next_step(others.len(), &answers)? {
+                Step::AskAgain => {}
+                step => return Ok(step),
+            }
+            rounds += 1;
+            if rounds % 10 == 0 {
+                let (answered, members) = (answers.len(), others.len());
+                tracing::warn!(
+                    answered,
+                    members,
+                    "an empty node waits for a majority of the members to answer"
+                );
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    fn next_step(
+        &self,
+        others: usize,
+        answers: &[wire::ProbeResponse],
+    ) -> Result<Step, StartError> {
+        let node = self.options.node;
+        let is_registered = |answer: &&wire::ProbeResponse| !answer.registered_disk_id.is_empty();
+        if answers
+            .iter()
+            .filter(is_registered)
+            .any(|answer| answer.registered_disk_id != self.options.disk_id)
+        {
+            return Err(StartError::DiskReplaced { node });
+        }
+        let members = others + 1;
+        let majority = members / 2 + 1;
+        if answers.len() + 1 < majority {
+            return Ok(Step::AskAgain);
+        }
+        let is_formed = answers.iter().any(|answer| answer.initialized);
+        let is_first = self
+            .options
+            .members
+            .iter()
+            .all(|member| member.node >= node);
+        Ok(match self.options.formation {
+            Formation::Static if is_first && !is_formed => Step::Form,
+            Formation::Static | Formation::Manual => Step::Wait,
+        })
+    }
+
+    async fn probe(&self, member: &Member) -> Option<wire::ProbeResponse> {
+        let peers = &self.cluster.peers;
+        let mut client = peers.client(Lane::Control, &member.grpc_address).ok()?;
+        let message = wire::ProbeRequest {
+            node: self.options.node.0,
+            disk_id: self.options.disk_id.clone(),
+        };
+        let answer = tokio::time::timeout(
+            PROBE_TIMEOUT,
+            client.probe(peers.request(member.node, message)),
+        );
+        answer
+            .await
+            .ok()?
+            .ok()
+            .map(|response| response.into_inner())
+    }
+
+    async fn form(&self) -> Result<(), StartError> {
+        let mut members = self.options.members.clone();
+        if members.is_empty() {
+            let grpc_address = self.options.grpc_address.clone();
+            members.push(Member {
+                node: self.options.node,
+                grpc_address,
+            });
+        }
+        match self.initialize(&members).await {
+            Ok(()) => {
+                tracing::info!(members = members.len(), "forming a new cluster");
+                Ok(())
+            }
+            // Somebody else formed it after the last answer.
+            Err(MembershipError::AlreadyInitialized) => Ok(()),
+            Err(error) => Err(StartError::Options(error.to_string())),
+        }
+    }
+
+    /// What this node knows of `asking`.
+    pub(crate) fn answer_probe(&self, asking: NodeId) -> Result<wire::ProbeResponse, ViewError> {
+        let registered = facts::registered(&*self.state, asking)?;
+        let is_empty = self
+            .is_empty()
+            .map_err(|error| ViewError(Box::new(error)))?;
+        Ok(wire::ProbeResponse {
+            initialized: !is_empty,
+            registered_disk_id: registered.map(|record| record.disk_id).unwrap_or_default(),
+            cluster_id: facts::cluster(&*self.state)?
+                .map(|cluster| cluster.cluster_id)
+                .unwrap_or_default(),
+        })
+    }
+}

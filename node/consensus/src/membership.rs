@@ -1,0 +1,220 @@
+//! Who belongs to the cluster: forming it, adding a voter, handing leadership over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use metadata::ids::NodeId;
+use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
+
+use crate::error::{MembershipError, log_error};
+use crate::node::RaftNode;
+use crate::options::Member;
+use crate::types::{Metrics, NodeAddress, TypeConfig};
+
+/// A learner may vote once it lacks fewer entries than this (protocols.md section 9).
+const PROMOTION_LAG_ENTRIES: u64 = 100;
+
+impl RaftNode {
+    /// Forms a cluster of `members`, this node among them. All other members must be empty.
+    ///
+    /// # Errors
+    /// [`MembershipError::AlreadyInitialized`] when this node has a log already.
+    pub async fn initialize(&self, members: &[Member]) -> Result<(), MembershipError> {
+        if !members
+            .iter()
+            .any(|member| member.node == self.options.node)
+        {
+            return Err(MembershipError::Invalid(
+                "this node is not among them".into(),
+            ));
+        }
+        let nodes: BTreeMap<u64, NodeAddress> = members
+            .iter()
+            .map(|member| {
+                (
+                    member.node.0,
+                    NodeAddress {
+                        grpc_address: member.grpc_address.clone(),
+                    },
+                )
+            })
+            .collect();
+        if nodes.len() != members.len() {
+            return Err(MembershipError::Invalid("a node is named twice".into()));
+        }
+        self.set_joined();
+        match self.cluster.raft.initialize(nodes).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                Err(MembershipError::AlreadyInitialized)
+            }
+            Err(RaftError::APIError(InitializeError::NotInMembers(error))) => {
+                Err(MembershipError::Invalid(error.to_string()))
+            }
+            Err(RaftError::Fatal(fatal)) => {
+                Err(MembershipError::Fatal(log_error(fatal).to_string()))
+            }
+        }
+    }
+
+    /// Adds a voter: first as a learner, then, once it has all but a few entries, with a vote. Adding a voter
+    /// that is one already does nothing. Only on the leader.
+    ///
+    /// # Errors
+    /// Not the leader, another change under way, or not caught up at `deadline`; the node then stays a
+    /// learner and the call may be repeated.
+    pub async fn add_voter(
+        &self,
+        member: &Member,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        let _turn = self
+            .changing_membership
+            .try_lock()
+            .map_err(|_| MembershipError::Busy)?;
+        let node = member.node;
+        if self.is_voter(node) {
+            return Ok(());
+        }
+        let address = NodeAddress {
+            grpc_address: member.grpc_address.clone(),
+        };
+        let added = self.cluster.raft.add_learner(node.0, address, false);
+        self.finish(added, deadline).await?;
+        self.wait_until_caught_up(node, deadline).await?;
+        let change = ChangeMembers::AddVoterIds(BTreeSet::from([node.0]));
+        self.finish(self.cluster.raft.change_membership(change, true), deadline)
+            .await
+    }
+
+    /// Whether `node` has a vote, as this node knows.
+    pub fn is_voter(&self, node: NodeId) -> bool {
+        self.cluster.raft.voter_ids().any(|voter| voter == node.0)
+    }
+
+    async fn finish<T>(
+        &self,
+        change: impl Future<Output = Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>>,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        match tokio::time::timeout_at(deadline.into(), change).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(membership_error(error)),
+            Err(_) => Err(MembershipError::OutcomeUnknown),
+        }
+    }
+
+    async fn wait_until_caught_up(
+        &self,
+        node: NodeId,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        let mut metrics = self.cluster.raft.metrics();
+        loop {
+            let lag_entries = lag(&metrics.borrow_and_update(), node.0);
+            let Some(lag_entries) = lag_entries else {
+                return Err(MembershipError::NotLeader {
+                    leader: self.leader(),
+                });
+            };
+            if lag_entries < PROMOTION_LAG_ENTRIES {
+                return Ok(());
+            }
+            match tokio::time::timeout_at(deadline.into(), metrics.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(MembershipError::Fatal("raft stopped".into())),
+                Err(_) => return Err(MembershipError::TooFarBehind { node, lag_entries }),
+            }
+        }
+    }
+
+    /// Who leads, as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.cluster.leader().map(|leader| leader.node)
+    }
+
+    /// Gives leadership, if this node has it, to the voter that lacks the least. Returns when somebody else
+    /// leads or at `deadline`.
+    pub(crate) async fn hand_over(&self, deadline: Instant) {
+        let mut metrics = self.cluster.raft.metrics();
+        let Some(successor) = successor(&metrics.borrow_and_update()) else {
+            return;
+        };
+        if self
+            .cluster
+            .raft
+            .trigger()
+            .transfer_leader(successor)
+            .await
+            .is_err()
+        {
+            return;
+        }
+        let me = self.options.node.0;
+        let handed_over = async {
+            // The hand-over may be refused (a follower whose log is not flushed yet); ask again meanwhile.
+            let mut asked = Instant::now();
+            loop {
+                let now = metrics.borrow_and_update().current_leader;
+                if now.is_some_and(|leader| leader != me) {
+                    return now;
+                }
+                let changed =
+                    tokio::time::timeout(Duration::from_millis(50), metrics.changed()).await;
+                if matches!(changed, Ok(Err(_))) {
+                    return None;
+                }
+                if asked.elapsed() > self.options.election_timeout_min && self.cluster.is_leader() {
+                    asked = Instant::now();
+                    let _ = self.cluster.raft.trigger().transfer_leader(successor).await;
+                }
+            }
+        };
+        match tokio::time::timeout_at(deadline.into(), handed_over).await {
+            Ok(leader) => tracing::info!(leader, "handed leadership over"),
+            Err(_) => tracing::warn!(node_id = successor, "leadership was not taken over in time"),
+        }
+    }
+}
+
+/// Entries that `node` lacks, seen from the leader; `None` when this node does not lead.
+pub(crate) fn lag(metrics: &Metrics, node: u64) -> Option<u64> {
+    let replication = metrics.replication.as_ref()?;
+    let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
+    let matched = replication.get(&node).copied().flatten().map(|id| id.index);
+    Some(next(metrics.last_log_index).saturating_sub(next(matched)))
+}
+
+fn successor(metrics: &Metrics) -> Option<u64> {
+    if !metrics.state.is_leader() {
+        return None;
+    }
+    let others = metrics
+        .membership_config
+        .voter_ids()
+        .filter(|voter| *voter != metrics.id);
+    others.min_by_key(|voter| lag(metrics, *voter))
+}
+
+fn membership_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> MembershipError {
+    match error {
+        RaftError::Fatal(fatal) => MembershipError::Fatal(log_error(fatal).to_string()),
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            MembershipError::NotLeader {
+                leader: forward.leader_id.map(NodeId),
+            }
+        }
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+            MembershipError::OutcomeUnknown
+        }
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(
+            ChangeMembershipError::InProgress(_),
+        )) => MembershipError::Busy,
+        RaftError::APIError(
+            error @ (ClientWriteError::ChangeMembershipError(_)
+            | ClientWriteError::PreconditionFailed(_)),
+        ) => MembershipError::Invalid(error.to_string()),
+    }
+}
