@@ -5,5 +5,9 @@
 //! promises does not start, and that stopping loses nothing acknowledged. It must not decide anything a registry
 //! decides: fronts translate.
 
+pub mod assemble;
 pub mod config;
+pub mod grpc;
 pub mod http;
+pub mod readiness;
+pub mod telemetry;

@@ -1,2 +1,158 @@
-//! argosy
-fn main() {}
+//! `argosy`: one node of the registry.
+//!
+//! Exit codes: 0 stopped in order, 1 a node failed or could not start, 2 the configuration or the command line is
+//! wrong.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use node::assemble::Node;
+use node::config::{self, ConfigError, Loaded};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A replicated registry for container images and every other OCI artifact.
+#[derive(Debug, Parser)]
+#[command(name = "argosy", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node. Without configuration: a registry of one node on port 5000.
+    Serve(Settings),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether the configuration is valid.
+    Check(Settings),
+    /// Print every value and where it comes from.
+    Show(Settings),
+}
+
+/// Where settings come from. Flags beat ARGOSY__SECTION__KEY variables, which beat the file.
+#[derive(Debug, Args)]
+struct Settings {
+    /// A TOML file.
+    #[arg(long, env = "ARGOSY_CONFIG")]
+    config: Option<PathBuf>,
+    /// node.id
+    #[arg(long)]
+    node_id: Option<String>,
+    /// node.data_dir
+    #[arg(long)]
+    data: Option<String>,
+    /// http.listen
+    #[arg(long)]
+    http: Option<String>,
+    /// grpc.listen
+    #[arg(long)]
+    grpc: Option<String>,
+    /// telemetry.format: human or json
+    #[arg(long)]
+    log_format: Option<String>,
+    /// telemetry.level
+    #[arg(long)]
+    log_level: Option<String>,
+}
+
+impl Settings {
+    fn load(self) -> Result<Loaded, ConfigError> {
+        let flags: Vec<(&str, &str, String)> = [
+            ("node-id", "node.id", self.node_id),
+            ("data", "node.data_dir", self.data),
+            ("http", "http.listen", self.http),
+            ("grpc", "grpc.listen", self.grpc),
+            ("log-format", "telemetry.format", self.log_format),
+            ("log-level", "telemetry.level", self.log_level),
+        ]
+        .into_iter()
+        .filter_map(|(flag, key, value)| value.map(|value| (flag, key, value)))
+        .collect();
+        config::load(self.config.as_deref(), std::env::vars(), &flags)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Command::Serve(settings) => match settings.load() {
+            Ok(loaded) => serve(&loaded),
+            Err(error) => refuse(&error),
+        },
+        Command::Config(ConfigCommand::Check(settings)) => match settings.load() {
+            Ok(_) => {
+                println!("the configuration is valid");
+                ExitCode::SUCCESS
+            }
+            Err(error) => refuse(&error),
+        },
+        Command::Config(ConfigCommand::Show(settings)) => match settings.load() {
+            Ok(loaded) => {
+                print!("{}", loaded.describe());
+                ExitCode::SUCCESS
+            }
+            Err(error) => refuse(&error),
+        },
+    }
+}
+
+fn refuse(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("argosy: {error}");
+    ExitCode::from(2)
+}
+
+fn serve(loaded: &Loaded) -> ExitCode {
+    if let Err(error) = node::telemetry::start(&loaded.config.raw.telemetry) {
+        return refuse(&error);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("argosy: starting the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(loaded)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %error, "the node cannot go on");
+            eprintln!("argosy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(loaded: &Loaded) -> Result<(), Box<dyn std::error::Error>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let node = Node::start(&loaded.config).await?;
+    let ended = tokio::select! {
+        ended = node.run() => Some(ended),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    match ended {
+        None => {
+            tracing::info!("stopping");
+            // A second signal means: now. What was acknowledged is durable at any moment.
+            tokio::select! {
+                () = node.stop() => {}
+                _ = terminate.recv() => tracing::warn!("stopped at once"),
+                _ = interrupt.recv() => tracing::warn!("stopped at once"),
+            }
+            Ok(())
+        }
+        Some(Ok(never)) => match never {},
+        Some(Err(error)) => Err(error.into()),
+    }
+}

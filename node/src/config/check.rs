@@ -212,8 +212,8 @@ fn check_limits(raw: &RawConfig) -> Result<(), ConfigError> {
     if limits.header_max_bytes < 8 * 1024 {
         return invalid("limits", "header_max_bytes", "must be at least 8192");
     }
-    if raw.storage.inline_max_bytes > 1 << 20 {
-        return invalid("storage", "inline_max_bytes", "must be at most 1048576");
+    if raw.storage.inline_max_bytes > 256 << 10 {
+        return invalid("storage", "inline_max_bytes", "must be at most 262144");
     }
     for (key, value) in [
         ("uploads_max", limits.uploads_max as u64),

@@ -131,3 +131,22 @@ fn set(table: &mut Table, path: &str, text: &str, origin: &str) -> Result<(), Co
     *keys = before;
     Err(refused(failure.unwrap_or_default()))
 }
+
+impl Loaded {
+    /// Every value and where it comes from, as TOML with comments.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        // Serialising plain numbers, texts and lists cannot fail.
+        let table = Table::try_from(&self.config.raw).unwrap_or_default();
+        for (section, keys) in &table {
+            text.push_str(&format!("[{section}]\n"));
+            for (key, value) in keys.as_table().into_iter().flatten() {
+                let source = self.sources.get(&format!("{section}.{key}"));
+                let source = source.map_or_else(|| "default".to_owned(), Source::to_string);
+                text.push_str(&format!("{key} = {value}  # {source}\n"));
+            }
+            text.push('\n');
+        }
+        text
+    }
+}

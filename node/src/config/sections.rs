@@ -144,7 +144,7 @@ impl Default for RaftSection {
 pub struct StorageSection {
     /// Blobs up to this size live in the local index instead of a file each.
     pub inline_max_bytes: u64,
-    /// Uploads are refused when less space than this is free.
+    /// Uploads are refused when less space than this is free; 0: 256 MiB or 1 %, whichever is smaller.
     pub reserve_bytes: u64,
     /// Block cache of the replicated state.
     pub state_cache_bytes: u64,
@@ -154,7 +154,7 @@ impl Default for StorageSection {
     fn default() -> Self {
         StorageSection {
             inline_max_bytes: 128 * 1024,
-            reserve_bytes: 256 << 20,
+            reserve_bytes: 0,
             state_cache_bytes: 16 << 20,
         }
     }
@@ -233,7 +233,9 @@ pub struct LimitsSection {
     pub request_deadline_ms: u64,
     /// A body that brings no byte for this long is cut off.
     pub body_idle_ms: u64,
-    /// How long a stopping node waits for requests in flight.
+    /// A stopping node is not ready, but still accepts, for this long: load balancers need to notice.
+    pub stop_notice_ms: u64,
+    /// How long a stopping node then waits for requests in flight.
     pub drain_ms: u64,
 }
 
@@ -249,6 +251,7 @@ impl Default for LimitsSection {
             header_timeout_ms: 30_000,
             request_deadline_ms: 15_000,
             body_idle_ms: 120_000,
+            stop_notice_ms: 1_000,
             drain_ms: 20_000,
         }
     }

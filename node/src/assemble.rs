@@ -1,0 +1,345 @@
+//! From a configuration to a running node: the only place where the floors meet.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use consensus::{Formation, Member, RaftNode, RaftOptions, StartError};
+use metadata::ids::NodeId;
+use metadata::log::{LogError, MetadataLog};
+use registry::{Registry, RegistryOptions};
+use replication::client::{Directory, GrpcPeers};
+use replication::peers::BlobPeers;
+use replication::server::{BlobServer, ServerOptions, UploadHandler};
+use replication::{Replication, ReplicationOptions};
+use runtime::Shutdown;
+use storage::blob::{BlobOptions, BlobStore, DirectoryBlobs};
+use storage::error::{BlobError, StorageError};
+use storage::layout::DataDir;
+use storage::rocks::{RocksLog, RocksState, StorageOptions};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::grpc::{self, AdminFront, AdminParts, Services};
+use crate::http::{self, Front, FrontOptions, Readiness, ServeOptions};
+use crate::readiness;
+
+/// Time for tasks, consensus and the gRPC front to end, each.
+const STOP_TIME: Duration = Duration::from_secs(10);
+
+/// Why a node does not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StartupError {
+    /// The disk.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The blobs.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// Consensus.
+    #[error(transparent)]
+    Consensus(#[from] StartError),
+    /// An address cannot be listened on.
+    #[error("{section}.listen = {address:?}: {source}")]
+    Listen {
+        /// Section of the configuration.
+        section: &'static str,
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The node stopped by itself, because going on could lose data.
+    #[error("stopped: {0}")]
+    Failed(LogError),
+    /// A thread of the runtime broke.
+    #[error("opening the stores was interrupted")]
+    Interrupted,
+}
+
+/// What is open on disk.
+struct Stores {
+    directory: DataDir,
+    log: Arc<RocksLog>,
+    state: Arc<RocksState>,
+    blobs: Arc<DirectoryBlobs>,
+}
+
+/// A running node.
+pub struct Node {
+    raft: Arc<RaftNode>,
+    state: Arc<RocksState>,
+    stopping: Arc<AtomicBool>,
+    work: Shutdown,
+    http: (CancellationToken, JoinHandle<()>),
+    grpc: (
+        CancellationToken,
+        JoinHandle<Result<(), tonic::transport::Error>>,
+    ),
+    stop_notice: Duration,
+    /// Holds the lock of the data directory.
+    _directory: DataDir,
+}
+
+fn open_stores(config: &Config) -> Result<Stores, StartupError> {
+    let raw = &config.raw;
+    let directory = DataDir::open(&raw.node.data_dir, NodeId(raw.node.id))?;
+    let options = StorageOptions {
+        block_cache_bytes: usize::try_from(raw.storage.state_cache_bytes).unwrap_or(usize::MAX),
+        ..StorageOptions::default()
+    };
+    let log = Arc::new(RocksLog::open(&directory.raft_dir(), &options)?);
+    let state = Arc::new(RocksState::open(&directory.state_dir(), &options)?);
+    let options = BlobOptions {
+        inline_limit_bytes: usize::try_from(raw.storage.inline_max_bytes).unwrap_or(usize::MAX),
+        reserve_bytes: Some(raw.storage.reserve_bytes).filter(|bytes| *bytes > 0),
+        ..BlobOptions::default()
+    };
+    let blobs = Arc::new(DirectoryBlobs::open(directory.path(), options)?);
+    Ok(Stores {
+        directory,
+        log,
+        state,
+        blobs,
+    })
+}
+
+fn raft_options(config: &Config, directory: &DataDir) -> RaftOptions {
+    let raw = &config.raw;
+    let snapshots = snapshot_directory(directory.path());
+    let mut options = RaftOptions::new(
+        NodeId(raw.node.id),
+        directory.disk_id().to_owned(),
+        snapshots,
+    );
+    options.http_address.clone_from(&config.http_advertise);
+    options.grpc_address.clone_from(&config.grpc_advertise);
+    let members = raw.cluster.members.iter();
+    options.members = members
+        .map(|member| Member {
+            node: NodeId(member.id),
+            grpc_address: member.grpc.clone(),
+        })
+        .collect();
+    options.formation = if raw.cluster.wait_for_init {
+        Formation::Manual
+    } else {
+        Formation::Static
+    };
+    options.copies = config.copies;
+    options.write_copies = config.write_copies;
+    options.heartbeat = Duration::from_millis(raw.raft.heartbeat_ms);
+    options.election_timeout_min = Duration::from_millis(raw.raft.election_min_ms);
+    options.election_timeout_max = Duration::from_millis(raw.raft.election_max_ms);
+    options.snapshot_after_entries = raw.raft.snapshot_entries;
+    options.keep_entries = raw.raft.keep_entries;
+    options.ready_lag_entries = raw.raft.ready_lag_entries;
+    options
+}
+
+fn snapshot_directory(data: &Path) -> std::path::PathBuf {
+    data.join("snapshots")
+}
+
+async fn listen(section: &'static str, address: &str) -> Result<TcpListener, StartupError> {
+    TcpListener::bind(address).await.map_err(|source| {
+        let address = address.to_owned();
+        StartupError::Listen {
+            section,
+            address,
+            source,
+        }
+    })
+}
+
+/// The services above consensus.
+struct Upper {
+    registry: Arc<Registry>,
+    blob_server: BlobServer,
+}
+
+fn upper_floors(
+    config: &Config,
+    raft: &Arc<RaftNode>,
+    blobs: &Arc<DirectoryBlobs>,
+    work: &Shutdown,
+) -> Upper {
+    let raw = &config.raw;
+    let log: Arc<dyn MetadataLog> = raft.clone();
+    let blobs: Arc<dyn BlobStore> = blobs.clone();
+    let peers: Arc<dyn BlobPeers> =
+        GrpcPeers::new(NodeId(raw.node.id), Directory::of(log.clone()), work);
+    let copies_timeout = Duration::from_millis(raw.replication.copies_timeout_ms);
+    let options = ReplicationOptions {
+        copies_timeout,
+        ..ReplicationOptions::default()
+    };
+    let replication = Replication::new(
+        log.clone(),
+        blobs.clone(),
+        peers.clone(),
+        options,
+        work.clone(),
+    );
+    let options = RegistryOptions {
+        manifest_max_bytes: raw.limits.manifest_max_bytes,
+        page_max: raw.limits.page_max,
+        upload_ttl_ms: raw.registry.upload_ttl_ms,
+        copies_timeout,
+        deletes_enabled: raw.registry.deletes_enabled,
+        linearizable_tags: raw.registry.linearizable_tags,
+        uploads_max: raw.limits.uploads_max,
+        upload_max_bytes: Some(raw.limits.blob_max_bytes).filter(|bytes| *bytes > 0),
+    };
+    let registry = Registry::new(
+        log,
+        blobs.clone(),
+        replication,
+        peers,
+        options,
+        work.clone(),
+    );
+    let owner = registry.clone();
+    let uploads: UploadHandler = Arc::new(move |request| {
+        let owner = owner.clone();
+        Box::pin(async move { owner.serve_upload(request).await })
+    });
+    let blob_server = BlobServer::new(blobs, uploads, ServerOptions::default(), work.clone());
+    Upper {
+        registry,
+        blob_server,
+    }
+}
+
+impl Node {
+    /// Opens the disk, starts every floor and both fronts, and begins to take part in the cluster. Returns as soon
+    /// as the fronts answer; the node is ready when `/readyz` says so. `joined` resolves when it takes part.
+    ///
+    /// # Errors
+    /// The disk is damaged, in use or another node's; an address is taken.
+    pub async fn start(config: &Config) -> Result<Node, StartupError> {
+        let raw = &config.raw;
+        let opening = config.clone();
+        let stores = tokio::task::spawn_blocking(move || open_stores(&opening));
+        let stores = stores.await.map_err(|_| StartupError::Interrupted)??;
+        let http_listener = listen("http", &raw.http.listen).await?;
+        let grpc_listener = listen("grpc", &raw.grpc.listen).await?;
+        let options = raft_options(config, &stores.directory);
+        let raft = RaftNode::open(options, stores.log, stores.state.clone()).await?;
+        let work = Shutdown::new();
+        let upper = upper_floors(config, &raft, &stores.blobs, &work);
+        let grpc_stop = CancellationToken::new();
+        let admin = AdminFront::new(AdminParts {
+            raft: raft.clone(),
+            blobs: stores.blobs,
+            http_address: config.http_advertise.clone(),
+            grpc_address: config.grpc_advertise.clone(),
+        });
+        let services = Services {
+            raft: raft.clone(),
+            blobs: upper.blob_server,
+            admin,
+        };
+        let grpc = tokio::spawn(grpc::serve(grpc_listener, services, grpc_stop.clone()));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let http_stop = CancellationToken::new();
+        let front = Front::new(
+            upper.registry,
+            front_options(config),
+            readiness_of(raft.clone(), stopping.clone()),
+        );
+        let http = http::serve(
+            http_listener,
+            front.router(),
+            serve_options(config),
+            http_stop.clone(),
+        );
+        http::warn_about_open_access(&raw.http.listen);
+        tracing::info!(
+            node_id = raw.node.id,
+            http = raw.http.listen,
+            grpc = raw.grpc.listen,
+            data_dir = %raw.node.data_dir.display(),
+            copies = config.copies,
+            write_copies = config.write_copies,
+            "node started"
+        );
+        Ok(Node {
+            raft,
+            state: stores.state,
+            stopping,
+            work,
+            http: (http_stop, tokio::spawn(http)),
+            grpc: (grpc_stop, grpc),
+            stop_notice: Duration::from_millis(raw.limits.stop_notice_ms),
+            _directory: stores.directory,
+        })
+    }
+
+    /// Takes part in the cluster and goes on until consensus fails. Completes only with an error.
+    ///
+    /// # Errors
+    /// The disk of this node is not the one the cluster knows; or a store failed and going on could lose data.
+    pub async fn run(&self) -> Result<std::convert::Infallible, StartupError> {
+        self.raft.join().await?;
+        tracing::info!("joined");
+        Err(StartupError::Failed(self.raft.failed().await))
+    }
+
+    /// Stops in order: not ready, drain requests, finish tasks, hand leadership over, close.
+    pub async fn stop(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        tokio::time::sleep(self.stop_notice).await;
+        let (http_stop, http) = self.http;
+        http_stop.cancel();
+        if http.await.is_err() {
+            tracing::warn!("the HTTP front broke");
+        }
+        if let Err(late) = self.work.close_and_wait(STOP_TIME).await {
+            tracing::warn!(%late, "background work was cut off");
+        }
+        if let Err(error) = self.raft.shutdown(Instant::now() + STOP_TIME).await {
+            tracing::warn!(%error, "consensus did not close cleanly");
+        }
+        let (grpc_stop, grpc) = self.grpc;
+        grpc_stop.cancel();
+        if tokio::time::timeout(STOP_TIME, grpc).await.is_err() {
+            tracing::warn!("the gRPC front did not end in time");
+        }
+        drop(self.state);
+        tracing::info!("node stopped");
+    }
+}
+
+fn readiness_of(raft: Arc<RaftNode>, stopping: Arc<AtomicBool>) -> Readiness {
+    Arc::new(move || {
+        if stopping.load(Ordering::Relaxed) {
+            return Err("stopping".to_owned());
+        }
+        readiness::reason(&raft).map_or(Ok(()), Err)
+    })
+}
+
+fn front_options(config: &Config) -> FrontOptions {
+    let raw = &config.raw;
+    FrontOptions {
+        manifest_max_bytes: raw.limits.manifest_max_bytes,
+        page_max: raw.limits.page_max,
+        request_deadline: Duration::from_millis(raw.limits.request_deadline_ms),
+        body_idle: Duration::from_millis(raw.limits.body_idle_ms),
+        chunk_min_bytes: raw.registry.chunk_min_bytes,
+    }
+}
+
+fn serve_options(config: &Config) -> ServeOptions {
+    let limits = &config.raw.limits;
+    ServeOptions {
+        connections_max: limits.connections_max,
+        header_max_bytes: limits.header_max_bytes,
+        header_timeout: Duration::from_millis(limits.header_timeout_ms),
+        drain: Duration::from_millis(limits.drain_ms),
+    }
+}

@@ -1,0 +1,204 @@
+//! Administration: status, forming the cluster, adding a member.
+
+use std::time::{Duration, Instant};
+
+use consensus::{Member, MembershipError, Role};
+use metadata::ids::{LogIndex, NodeId};
+use metadata::log;
+use metadata::query;
+use metadata::view::{MetadataView, ViewError};
+use proto::admin as wire;
+use proto::admin::admin_client::AdminClient;
+use proto::admin::admin_server::{Admin, AdminServer};
+use tonic::{Request, Response, Status};
+
+use super::{AdminParts, status};
+
+/// How long adding a member may take; it may have to copy the whole state.
+const ADD_TIME: Duration = Duration::from_secs(600);
+/// Marks a request that another node passed on to the leader, so that it is not passed on again.
+const PASSED_ON: &str = "argosy-passed-on";
+
+/// The admin service of this node.
+pub struct AdminFront {
+    parts: AdminParts,
+}
+
+impl AdminFront {
+    /// A service over the parts of this node.
+    pub fn new(parts: AdminParts) -> AdminFront {
+        AdminFront { parts }
+    }
+
+    /// To be mounted on the gRPC front.
+    pub fn into_service(self) -> AdminServer<AdminFront> {
+        AdminServer::new(self)
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Learner => "learner",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
+        Role::Stopped => "stopped",
+    }
+}
+
+/// Keys read at once while counting.
+const COUNT_PAGE: usize = 10_000;
+
+/// Blobs whose copy on `node` is counted.
+fn count_blobs(view: &dyn MetadataView, node: NodeId) -> Result<u64, ViewError> {
+    let mut count = 0;
+    let mut after = None;
+    loop {
+        let page = query::blobs_of_node(view, node, after.as_ref(), COUNT_PAGE)?;
+        count += page.len() as u64;
+        match page.last() {
+            Some(last) if page.len() == COUNT_PAGE => after = Some(*last),
+            _ => return Ok(count),
+        }
+    }
+}
+
+fn index(index: Option<LogIndex>) -> u64 {
+    index.map_or(0, |index| index.0)
+}
+
+#[tonic::async_trait]
+impl Admin for AdminFront {
+    async fn status(
+        &self,
+        _request: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusReply>, Status> {
+        let parts = &self.parts;
+        let raft = parts.raft.status();
+        let (cluster, stats, local_blobs) = log::read(parts.raft.as_ref(), |view| {
+            let local = count_blobs(view, raft.node)?;
+            Ok((query::cluster(view)?, query::stats(view)?, local))
+        })
+        .map_err(|error| status::of_view(&error))?;
+        let disk = parts
+            .blobs
+            .usage()
+            .await
+            .map_err(|error| status::of_blobs(&error))?;
+        let not_ready = crate::readiness::reason(&parts.raft);
+        let cluster = cluster.as_ref();
+        Ok(Response::new(wire::StatusReply {
+            node_id: raft.node.0,
+            cluster_id: cluster
+                .map(|cluster| cluster.cluster_id.clone())
+                .unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            role: role_name(raft.role).to_owned(),
+            leader_id: raft.leader.map(|leader| leader.0),
+            term: raft.term,
+            last_log_index: index(raft.last_log_index),
+            committed_index: index(raft.committed),
+            applied_index: raft.applied.0,
+            members: raft
+                .members
+                .iter()
+                .map(|member| wire::Member {
+                    id: member.node.0,
+                    grpc_address: member.grpc_address.clone(),
+                    voter: member.is_voter,
+                    matched_index: member.matched.map(|matched| matched.0),
+                    round_trip_us: None,
+                })
+                .collect(),
+            ready: not_ready.is_none(),
+            reason: not_ready.unwrap_or_default(),
+            http_address: parts.http_address.clone(),
+            grpc_address: parts.grpc_address.clone(),
+            copies: cluster.map_or(0, |cluster| cluster.copies),
+            write_copies: cluster.map_or(0, |cluster| cluster.write_copies),
+            totals: Some(wire::Totals {
+                repositories: stats.repositories,
+                tags: stats.tags,
+                manifests: stats.manifests,
+                blobs: stats.blobs,
+                blob_bytes: stats.blob_bytes,
+                missing_copies: stats.missing_copies,
+            }),
+            disk: Some(wire::Disk {
+                total_bytes: disk.total_bytes,
+                free_bytes: disk.free_bytes,
+            }),
+            local_blobs,
+        }))
+    }
+
+    async fn init(
+        &self,
+        request: Request<wire::InitRequest>,
+    ) -> Result<Response<wire::InitReply>, Status> {
+        let members: Vec<Member> = request
+            .into_inner()
+            .members
+            .into_iter()
+            .map(member)
+            .collect();
+        let formed = self.parts.raft.initialize(&members).await;
+        formed.map_err(|error| status::of_membership(&error))?;
+        Ok(Response::new(wire::InitReply {}))
+    }
+
+    async fn add_member(
+        &self,
+        request: Request<wire::AddMemberRequest>,
+    ) -> Result<Response<wire::AddMemberReply>, Status> {
+        let passed_on = request.metadata().contains_key(PASSED_ON);
+        let wanted = request.into_inner();
+        let new = Member {
+            node: NodeId(wanted.id),
+            grpc_address: wanted.grpc_address.clone(),
+        };
+        match self
+            .parts
+            .raft
+            .add_voter(&new, Instant::now() + ADD_TIME)
+            .await
+        {
+            Ok(()) => Ok(Response::new(wire::AddMemberReply {})),
+            Err(MembershipError::NotLeader {
+                leader: Some(leader),
+            }) if !passed_on => self.pass_on(leader, wanted).await,
+            Err(error) => Err(status::of_membership(&error)),
+        }
+    }
+}
+
+impl AdminFront {
+    /// Asks the leader, so that an operator may ask any node.
+    async fn pass_on(
+        &self,
+        leader: NodeId,
+        wanted: wire::AddMemberRequest,
+    ) -> Result<Response<wire::AddMemberReply>, Status> {
+        let members = self.parts.raft.status().members;
+        let address = members.into_iter().find(|member| member.node == leader);
+        let address = address.ok_or_else(|| Status::unavailable("the leader is not known"))?;
+        let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(format!("http://{}", address.grpc_address))
+                .map_err(unreachable)?;
+        let mut client = AdminClient::new(endpoint.connect().await.map_err(unreachable)?);
+        let mut request = Request::new(wanted);
+        request
+            .metadata_mut()
+            .insert(PASSED_ON, tonic::metadata::MetadataValue::from_static("1"));
+        request.set_timeout(ADD_TIME);
+        client.add_member(request).await
+    }
+}
+
+fn member(wire: wire::InitMember) -> Member {
+    Member {
+        node: NodeId(wire.id),
+        grpc_address: wire.grpc_address,
+    }
+}

@@ -1,0 +1,56 @@
+//! The gRPC front: what other nodes and `clusterctl` ask. Consensus, blobs and administration share one port; the
+//! clients keep a connection of their own for each.
+
+mod admin;
+mod status;
+
+use std::sync::Arc;
+
+use consensus::RaftNode;
+use replication::server::{BlobServer, tune};
+use storage::blob::BlobStore;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+pub use admin::AdminFront;
+
+/// Everything the front serves.
+pub struct Services {
+    /// Consensus.
+    pub raft: Arc<RaftNode>,
+    /// Blobs and upload sessions.
+    pub blobs: BlobServer,
+    /// Administration.
+    pub admin: AdminFront,
+}
+
+/// What administration needs besides consensus.
+pub struct AdminParts {
+    /// Consensus.
+    pub raft: Arc<RaftNode>,
+    /// For the disk's size.
+    pub blobs: Arc<dyn BlobStore>,
+    /// Told to whoever asks.
+    pub http_address: String,
+    /// Told to whoever asks.
+    pub grpc_address: String,
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// The listener broke.
+pub async fn serve(
+    listener: TcpListener,
+    services: Services,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    tune(Server::builder())
+        .add_service(consensus::service(services.raft))
+        .add_service(services.blobs.into_service())
+        .add_service(services.admin.into_service())
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+        .await
+}

@@ -1,0 +1,31 @@
+//! Log lines: for people or as JSON.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
+
+use crate::config::{LogFormat, TelemetrySection};
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("telemetry.level: {0}")]
+pub struct FilterError(String);
+
+/// Sends log lines to standard error from now on. Call once.
+///
+/// # Errors
+/// The level is neither a level nor a filter.
+pub fn start(section: &TelemetrySection) -> Result<(), FilterError> {
+    let filter =
+        EnvFilter::try_new(&section.level).map_err(|error| FilterError(error.to_string()))?;
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(true);
+    let lines = match section.format {
+        LogFormat::Human => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // Only fails when a subscriber is set already, which tests of this process may have done.
+    let _ = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .try_init();
+    Ok(())
+}
