@@ -4,7 +4,7 @@ use http::HeaderMap;
 
 /// Who asks, as the tag history and the audit will name them. Empty: anonymous.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Subject(pub String);
+pub(super) struct Subject(pub(super) String);
 
 /// Finds the subject of a request. Credentials are ignored as long as there is nobody to check them against.
 pub(super) fn subject(_headers: &HeaderMap) -> Subject {

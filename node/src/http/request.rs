@@ -9,7 +9,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::Stream;
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use metadata::ids::LogIndex;
@@ -48,11 +48,6 @@ impl Head {
             deadline: Instant::now() + deadline,
         };
         Ok(Head { parts, caller })
-    }
-
-    /// Whether the answer has no body.
-    pub(super) fn is_head(&self) -> bool {
-        self.parts.method == Method::HEAD
     }
 
     /// `Content-Length`, when the client says one.
