@@ -70,6 +70,38 @@ pub enum Table {
     SessionDue = 0x52,
 }
 
+impl Table {
+    /// Every table, for checks that must not miss one.
+    pub const ALL: [Table; 26] = [
+        Table::Cluster,
+        Table::Time,
+        Table::Totals,
+        Table::Node,
+        Table::Repository,
+        Table::Manifest,
+        Table::ManifestBody,
+        Table::References,
+        Table::Tag,
+        Table::TagOf,
+        Table::TagHistory,
+        Table::Referrer,
+        Table::Blob,
+        Table::Link,
+        Table::LinkedBy,
+        Table::Edge,
+        Table::Placement,
+        Table::Ticket,
+        Table::TicketExpiry,
+        Table::UnreferencedLink,
+        Table::UnlinkedBlob,
+        Table::CondemnedBlob,
+        Table::Copies,
+        Table::Session,
+        Table::Answer,
+        Table::SessionDue,
+    ];
+}
+
 /// Builds one key.
 struct Writer(Vec<u8>);
 

@@ -28,6 +28,7 @@ pub mod command;
 pub mod entry;
 pub mod fingerprint;
 pub mod ids;
+pub mod invariants;
 pub mod key;
 pub mod log;
 pub mod memory;

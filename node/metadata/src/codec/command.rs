@@ -18,25 +18,14 @@ use crate::command::{
 };
 use crate::ids::{NodeId, TicketId};
 
-/// One line per command that has only plain fields; the others have a function.
 pub(super) fn encode(command: &Command) -> Message {
     match command {
-        Command::InitializeCluster(c) => Message::InitializeCluster(pb::InitializeCluster {
-            cluster_id: c.cluster_id.clone(),
-            upload_key: c.upload_key.clone(),
-            copies: c.copies,
-            write_copies: c.write_copies,
-        }),
+        Command::InitializeCluster(c) => Message::InitializeCluster(encode_initialize_cluster(c)),
         Command::SetReplication(c) => Message::SetReplication(pb::SetReplication {
             copies: c.copies,
             write_copies: c.write_copies,
         }),
-        Command::RegisterNode(c) => Message::RegisterNode(pb::RegisterNode {
-            node: c.node.0,
-            http_address: c.http_address.clone(),
-            grpc_address: c.grpc_address.clone(),
-            disk_id: c.disk_id.clone(),
-        }),
+        Command::RegisterNode(c) => Message::RegisterNode(encode_register_node(c)),
         Command::OpenTickets(c) => Message::OpenTickets(encode_open_tickets(c)),
         Command::RenewTickets(c) => Message::RenewTickets(pb::RenewTickets {
             tickets: encode_tickets(&c.tickets),
@@ -46,15 +35,7 @@ pub(super) fn encode(command: &Command) -> Message {
             tickets: encode_tickets(&c.tickets),
         }),
         Command::CommitBlob(c) => Message::CommitBlob(encode_commit_blob(c)),
-        Command::MountBlob(c) => Message::MountBlob(pb::MountBlob {
-            from: c
-                .from
-                .as_ref()
-                .map(|from| from.as_str().to_owned())
-                .unwrap_or_default(),
-            repository: c.repository.as_str().to_owned(),
-            digest: digest_bytes(&c.digest),
-        }),
+        Command::MountBlob(c) => Message::MountBlob(encode_mount_blob(c)),
         Command::TouchBlob(c) => Message::TouchBlob(pb::TouchBlob {
             repository: c.repository.as_str().to_owned(),
             digest: digest_bytes(&c.digest),
@@ -95,22 +76,12 @@ pub(super) fn encode(command: &Command) -> Message {
 
 pub(super) fn decode(message: Message) -> Result<Command, CodecError> {
     Ok(match message {
-        Message::InitializeCluster(m) => Command::InitializeCluster(InitializeCluster {
-            cluster_id: m.cluster_id,
-            upload_key: m.upload_key,
-            copies: m.copies,
-            write_copies: m.write_copies,
-        }),
+        Message::InitializeCluster(m) => Command::InitializeCluster(decode_initialize_cluster(m)),
         Message::SetReplication(m) => Command::SetReplication(SetReplication {
             copies: m.copies,
             write_copies: m.write_copies,
         }),
-        Message::RegisterNode(m) => Command::RegisterNode(RegisterNode {
-            node: NodeId(m.node),
-            http_address: m.http_address,
-            grpc_address: m.grpc_address,
-            disk_id: m.disk_id,
-        }),
+        Message::RegisterNode(m) => Command::RegisterNode(decode_register_node(m)),
         Message::OpenTickets(m) => Command::OpenTickets(OpenTickets {
             kind: decode_ticket_kind(m.kind)?,
             node: NodeId(m.node),
@@ -125,15 +96,7 @@ pub(super) fn decode(message: Message) -> Result<Command, CodecError> {
             tickets: decode_tickets(&m.tickets),
         }),
         Message::CommitBlob(m) => Command::CommitBlob(decode_commit_blob(m)?),
-        Message::MountBlob(m) => Command::MountBlob(MountBlob {
-            from: if m.from.is_empty() {
-                None
-            } else {
-                Some(repository(&m.from)?)
-            },
-            repository: repository(&m.repository)?,
-            digest: digest("digest", &m.digest)?,
-        }),
+        Message::MountBlob(m) => Command::MountBlob(decode_mount_blob(&m)?),
         Message::TouchBlob(m) => Command::TouchBlob(TouchBlob {
             repository: repository(&m.repository)?,
             digest: digest("digest", &m.digest)?,
@@ -169,6 +132,62 @@ pub(super) fn decode(message: Message) -> Result<Command, CodecError> {
             previous_sequence: m.previous_sequence,
             elapsed_ms: m.elapsed_ms,
         }),
+    })
+}
+
+fn encode_initialize_cluster(command: &InitializeCluster) -> pb::InitializeCluster {
+    pb::InitializeCluster {
+        cluster_id: command.cluster_id.clone(),
+        upload_key: command.upload_key.clone(),
+        copies: command.copies,
+        write_copies: command.write_copies,
+    }
+}
+
+fn decode_initialize_cluster(message: pb::InitializeCluster) -> InitializeCluster {
+    InitializeCluster {
+        cluster_id: message.cluster_id,
+        upload_key: message.upload_key,
+        copies: message.copies,
+        write_copies: message.write_copies,
+    }
+}
+
+fn encode_register_node(command: &RegisterNode) -> pb::RegisterNode {
+    pb::RegisterNode {
+        node: command.node.0,
+        http_address: command.http_address.clone(),
+        grpc_address: command.grpc_address.clone(),
+        disk_id: command.disk_id.clone(),
+    }
+}
+
+fn decode_register_node(message: pb::RegisterNode) -> RegisterNode {
+    RegisterNode {
+        node: NodeId(message.node),
+        http_address: message.http_address,
+        grpc_address: message.grpc_address,
+        disk_id: message.disk_id,
+    }
+}
+
+fn encode_mount_blob(command: &MountBlob) -> pb::MountBlob {
+    let from = command.from.as_ref();
+    pb::MountBlob {
+        from: from
+            .map(|from| from.as_str().to_owned())
+            .unwrap_or_default(),
+        repository: command.repository.as_str().to_owned(),
+        digest: digest_bytes(&command.digest),
+    }
+}
+
+fn decode_mount_blob(message: &pb::MountBlob) -> Result<MountBlob, CodecError> {
+    let from = Some(message.from.as_str()).filter(|from| !from.is_empty());
+    Ok(MountBlob {
+        from: from.map(repository).transpose()?,
+        repository: repository(&message.repository)?,
+        digest: digest("digest", &message.digest)?,
     })
 }
 

@@ -1,0 +1,166 @@
+//! Manifests, their references and referrers, tags and their history.
+
+use std::collections::BTreeSet;
+
+use oci::Digest;
+
+use super::Checker;
+use crate::codec;
+use crate::ids::RepositoryId;
+use crate::key::{self, Table};
+use crate::record::{ManifestRecord, ReferencesRecord, Referrer, TagChange, TagRecord};
+use crate::scan;
+use crate::view::ViewError;
+
+pub(super) fn check(checker: &mut Checker<'_>) -> Result<(), ViewError> {
+    manifests(checker)?;
+    parts_of_manifests(checker)?;
+    edges(checker)?;
+    referrers(checker)?;
+    tags(checker)?;
+    tag_history(checker)
+}
+
+fn manifests(checker: &mut Checker<'_>) -> Result<(), ViewError> {
+    checker.each_record::<ManifestRecord>(Table::Manifest, |checker, key, mut parts, record| {
+        let (repository, digest) = (RepositoryId(parts.number()?), parts.digest()?);
+        checker.expect_repository(repository, key);
+        let body = checker.view.get(&key::manifest_body(repository, &digest))?;
+        let has_body = body.as_ref().is_some_and(|body| {
+            body.len() as u64 == record.size_bytes && Digest::of(digest.algorithm(), body) == digest
+        });
+        checker.expect(
+            has_body,
+            "every manifest has the body of its digest and size",
+            key,
+        );
+        if let Some(subject) = &record.subject {
+            let referrer: Option<Referrer> =
+                checker.load(&key::referrer(repository, subject, &digest))?;
+            let is_listed = referrer.is_some_and(|referrer| {
+                referrer.media_type == record.media_type && referrer.size_bytes == record.size_bytes
+            });
+            checker.expect(
+                is_listed,
+                "a manifest with a subject is listed as referrer",
+                key,
+            );
+        }
+        checker.expect_key(
+            &key::references(repository, &digest),
+            "every manifest has references",
+            key,
+        )?;
+        checker.totals.manifests += 1;
+        checker.totals.manifest_bytes += record.size_bytes;
+        Ok(())
+    })
+}
+
+fn parts_of_manifests(checker: &mut Checker<'_>) -> Result<(), ViewError> {
+    for table in [Table::ManifestBody, Table::References] {
+        checker.each(table, |checker, key, mut parts| {
+            let (repository, digest) = (RepositoryId(parts.number()?), parts.digest()?);
+            let manifest = key::manifest(repository, &digest);
+            checker.expect_key(&manifest, "bodies and references belong to a manifest", key)
+        })?;
+    }
+    Ok(())
+}
+
+/// Every reference has an edge, and there are no more edges than references: so they are the same.
+fn edges(checker: &mut Checker<'_>) -> Result<(), ViewError> {
+    let references = std::cell::Cell::new(0_u64);
+    checker.each_record::<ReferencesRecord>(
+        Table::References,
+        |checker, key, mut parts, record| {
+            let (repository, manifest) = (RepositoryId(parts.number()?), parts.digest()?);
+            for named in record.all().collect::<BTreeSet<_>>() {
+                let edge = key::edge(named, repository, &manifest);
+                checker.expect_key(&edge, "every reference has an edge", key)?;
+                references.set(references.get() + 1);
+            }
+            for blob in &record.blobs {
+                let link = key::link(repository, blob);
+                checker.expect_key(&link, "every referenced blob is linked", key)?;
+            }
+            Ok(())
+        },
+    )?;
+    let edges = std::cell::Cell::new(0_u64);
+    checker.each(Table::Edge, |checker, key, mut parts| {
+        let (_named, repository, manifest) = (
+            parts.digest()?,
+            RepositoryId(parts.number()?),
+            parts.digest()?,
+        );
+        edges.set(edges.get() + 1);
+        let manifest = key::manifest(repository, &manifest);
+        checker.expect_key(&manifest, "every edge comes from a manifest", key)
+    })?;
+    let law = "there are as many edges as references";
+    checker.expect(edges == references, law, &key::table(Table::Edge));
+    Ok(())
+}
+
+fn referrers(checker: &mut Checker<'_>) -> Result<(), ViewError> {
+    checker.each(Table::Referrer, |checker, key, mut parts| {
+        let (repository, subject, digest) = (
+            RepositoryId(parts.number()?),
+            parts.digest()?,
+            parts.digest()?,
+        );
+        let manifest: Option<ManifestRecord> = checker.load(&key::manifest(repository, &digest))?;
+        let refers = manifest.is_some_and(|manifest| manifest.subject == Some(subject));
+        checker.expect(
+            refers,
+            "every referrer is a manifest with that subject",
+            key,
+        );
+        Ok(())
+    })
+}
+
+fn tags(checker: &mut Checker<'_>) -> Result<(), ViewError> {
+    checker.each_record::<TagRecord>(Table::Tag, |checker, key, mut parts, record| {
+        let repository = RepositoryId(parts.number()?);
+        let tag = codec::tag(parts.text()?)?;
+        let manifest = key::manifest(repository, &record.digest);
+        checker.expect_key(&manifest, "every tag points to a manifest", key)?;
+        let inverse = key::tag_of(repository, &record.digest, &tag);
+        checker.expect_key(&inverse, "every tag is found by its digest", key)?;
+        let change: Option<TagChange> =
+            checker.load(&key::tag_change(repository, &tag, record.index))?;
+        let is_known = change.is_some_and(|change| change.digest == Some(record.digest));
+        checker.expect(
+            is_known,
+            "the history knows how a tag came where it is",
+            key,
+        );
+        checker.totals.tags += 1;
+        Ok(())
+    })?;
+    checker.each(Table::TagOf, |checker, key, mut parts| {
+        let (repository, digest) = (RepositoryId(parts.number()?), parts.digest()?);
+        let tag = codec::tag(parts.text()?)?;
+        let record: Option<TagRecord> = checker.load(&key::tag(repository, &tag))?;
+        let points = record.is_some_and(|record| record.digest == digest);
+        checker.expect(points, "a tag found by a digest points there", key);
+        Ok(())
+    })
+}
+
+/// The newest change of a tag is its present state.
+fn tag_history(checker: &mut Checker<'_>) -> Result<(), ViewError> {
+    checker.each_record::<TagChange>(Table::TagHistory, |checker, key, mut parts, change| {
+        let repository = RepositoryId(parts.number()?);
+        let tag = codec::tag(parts.counted_text()?)?;
+        let newest = scan::first_key(checker.view, &key::tag_history(repository, &tag))?;
+        if newest.as_deref() == Some(key) {
+            let record: Option<TagRecord> = checker.load(&key::tag(repository, &tag))?;
+            let now = record.map(|record| record.digest);
+            checker.expect(now == change.digest, "a tag is where its history ends", key);
+        }
+        Ok(())
+    })
+}
