@@ -16,9 +16,9 @@ pub(crate) enum Format {
 pub(crate) fn table(columns: &[&str]) -> Table {
     let mut table = Table::new();
     table
-        .load_preset(presets::NOTHING)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(columns.iter().copied());
+    table.set_header(columns.to_vec());
     table
 }
 

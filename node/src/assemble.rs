@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use consensus::{Formation, Member, RaftNode, RaftOptions, StartError};
 use metadata::ids::NodeId;
-use metadata::log::{LogError, MetadataLog};
+use metadata::log::{self, LogError, MetadataLog};
+use metadata::query;
 use registry::{Registry, RegistryOptions};
 use replication::client::{Directory, GrpcPeers};
 use replication::peers::BlobPeers;
@@ -29,6 +30,9 @@ use crate::readiness;
 
 /// Time for tasks, consensus and the gRPC front to end, each.
 const STOP_TIME: Duration = Duration::from_secs(10);
+
+/// How often a new node looks whether its cluster has been given a name.
+const BIND_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why a node does not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +85,7 @@ pub struct Node {
     ),
     stop_notice: Duration,
     /// Holds the lock of the data directory.
-    _directory: DataDir,
+    directory: Arc<DataDir>,
 }
 
 fn open_stores(config: &Config) -> Result<Stores, StartupError> {
@@ -98,7 +102,7 @@ fn open_stores(config: &Config) -> Result<Stores, StartupError> {
         reserve_bytes: Some(raw.storage.reserve_bytes).filter(|bytes| *bytes > 0),
         ..BlobOptions::default()
     };
-    let blobs = Arc::new(DirectoryBlobs::open(directory.path(), options)?);
+    let blobs = Arc::new(DirectoryBlobs::open(&raw.node.data_dir, options)?);
     Ok(Stores {
         directory,
         log,
@@ -109,10 +113,10 @@ fn open_stores(config: &Config) -> Result<Stores, StartupError> {
 
 fn raft_options(config: &Config, directory: &DataDir) -> RaftOptions {
     let raw = &config.raw;
-    let snapshots = snapshot_directory(directory.path());
+    let snapshots = snapshot_directory(&raw.node.data_dir);
     let mut options = RaftOptions::new(
         NodeId(raw.node.id),
-        directory.disk_id().to_owned(),
+        directory.disk_id(),
         snapshots,
     );
     options.http_address.clone_from(&config.http_advertise);
@@ -275,7 +279,7 @@ impl Node {
             http: (http_stop, tokio::spawn(http)),
             grpc: (grpc_stop, grpc),
             stop_notice: Duration::from_millis(raw.limits.stop_notice_ms),
-            _directory: stores.directory,
+            directory: Arc::new(stores.directory),
         })
     }
 
@@ -286,7 +290,29 @@ impl Node {
     pub async fn run(&self) -> Result<std::convert::Infallible, StartupError> {
         self.raft.join().await?;
         tracing::info!("joined");
-        Err(StartupError::Failed(self.raft.failed().await))
+        tokio::select! {
+            refused = self.bind_to_cluster() => Err(refused),
+            failed = self.raft.failed() => Err(StartupError::Failed(failed)),
+        }
+    }
+
+    /// Writes the name of the cluster into the data directory as soon as it is known, so that the directory can never
+    /// serve another one. Completes only when the directory belongs to another cluster or cannot be written.
+    async fn bind_to_cluster(&self) -> StartupError {
+        let cluster_id = loop {
+            match log::read(self.raft.as_ref(), query::cluster) {
+                Ok(Some(cluster)) => break cluster.cluster_id,
+                Ok(None) => tokio::time::sleep(BIND_INTERVAL).await,
+                Err(error) => return StartupError::Failed(LogError::Fatal(error.to_string())),
+            }
+        };
+        let directory = self.directory.clone();
+        let bound = tokio::task::spawn_blocking(move || directory.bind_cluster(&cluster_id)).await;
+        match bound {
+            Ok(Ok(())) => std::future::pending().await,
+            Ok(Err(error)) => error.into(),
+            Err(_) => StartupError::Interrupted,
+        }
     }
 
     /// Stops in order: not ready, drain requests, finish tasks, hand leadership over, close.
