@@ -1,6 +1,6 @@
 //! What can go wrong, and the mapping from openraft's errors.
 
-use metadata::ids::NodeId;
+use metadata::ids::{LogIndex, NodeId};
 use metadata::log::LogError;
 use metadata::view::ViewError;
 use openraft::errors::Fatal;
@@ -20,6 +20,16 @@ pub enum StartError {
     DiskReplaced {
         /// This node.
         node: NodeId,
+    },
+    /// The state lacks entries that the log no longer has.
+    #[error(
+        "the state ends at entry {applied}, the log begins behind entry {purged}; replace the node"
+    )]
+    StateTooOld {
+        /// Last entry of the state.
+        applied: LogIndex,
+        /// Last entry that was removed from the log.
+        purged: LogIndex,
     },
     /// A store failed.
     #[error(transparent)]

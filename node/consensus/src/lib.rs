@@ -27,6 +27,9 @@ mod state_machine;
 mod status;
 mod types;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::{MembershipError, StartError};
 pub use network::server::{Service, service};
 pub use node::RaftNode;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
+use metadata::ids::LogIndex;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
@@ -14,6 +15,7 @@ use storage::error::StorageError;
 use storage::log::LogStore;
 use storage::state::StateStore;
 
+use crate::error::StartError;
 use crate::network::convert;
 use crate::types::{LogEntry, LogId, TypeConfig, Vote};
 
@@ -45,6 +47,20 @@ impl LogAdapter {
     pub(crate) fn is_empty(&self) -> Result<bool, StorageError> {
         let ends = self.log.ends()?;
         Ok(ends.purged.is_none() && ends.last.is_none() && self.log.hard_state(VOTE)?.is_none())
+    }
+
+    /// Refuses a state that lacks entries which the log no longer has: nothing here could bring them back, and
+    /// a state with a hole would look like any other.
+    pub(crate) fn check_covered_by_state(&self) -> Result<(), StartError> {
+        let Some((purged, _)) = self.log.ends()?.purged else {
+            return Ok(());
+        };
+        let applied = self.state.applied()?;
+        if !applied.log_id.is_empty() && applied.index.0 >= purged {
+            return Ok(());
+        }
+        let (applied, purged) = (applied.index, LogIndex(purged));
+        Err(StartError::StateTooOld { applied, purged })
     }
 
     fn read_chunk(&self, range: Range<u64>) -> io::Result<Vec<LogEntry>> {

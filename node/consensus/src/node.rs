@@ -74,6 +74,7 @@ impl RaftNode {
         snapshot::prepare_directory(&options.snapshot_directory)?;
         let peers = Arc::new(Peers::new(&options.members));
         let log = LogAdapter::new(log, state.clone());
+        log.check_covered_by_state()?;
         let machine = StateMachine::new(state.clone(), options.snapshot_directory.clone())
             .map_err(|error| StartError::Raft(error.to_string()))?;
         let applied = machine.watch_applied();
@@ -342,5 +343,31 @@ impl MetadataLog for RaftNode {
 
     fn is_leader(&self) -> bool {
         self.cluster.is_leader()
+    }
+}
+
+#[cfg(test)]
+impl RaftNode {
+    /// Last purged log index.
+    pub(crate) fn purged(&self) -> u64 {
+        let metrics = self.cluster.raft.metrics();
+        metrics
+            .borrow_watched()
+            .purged
+            .map_or(0, |purged| purged.index)
+    }
+
+    /// Applies a request that is as far ahead of this node's next one as answers are remembered.
+    pub(crate) async fn overtake_next_request(&self, entry: impl Fn(Option<RequestId>) -> Bytes) {
+        let sequence =
+            self.sequence.load(Ordering::Relaxed) + 1 + metadata::apply::ANSWERS_PER_SESSION;
+        let request = RequestId {
+            node: self.options.node,
+            boot: self.boot,
+            sequence,
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let outcome = self.propose_entry(entry(Some(request)), deadline).await;
+        assert!(outcome.is_ok(), "{outcome:?}");
     }
 }

@@ -1,0 +1,219 @@
+//! Leaders that leave, links that are cut, answers that are lost.
+
+use std::time::{Duration, Instant};
+
+use metadata::codec;
+use metadata::entry::Entry;
+use metadata::ids::{NodeId, RequestId, Timestamp};
+use metadata::log::{LogError, MetadataLog};
+use metadata::response::{Outcome, Rejection, Response};
+
+use super::{TestCluster, eventually, has_tag, open_ticket, put, soon};
+use crate::forward::Attempt;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_shuts_down_hands_over_and_writes_go_on() {
+    let mut cluster = TestCluster::formed(3).await;
+    let old = cluster.leader().await;
+    put(cluster.node(old), "before").await.unwrap();
+    let start = Instant::now();
+    cluster.stop(old).await;
+    let new = cluster.leader().await;
+    println!("stopped with a new leader after {:?}", start.elapsed());
+    assert_ne!(new, old);
+    for node in cluster.running() {
+        let name = format!("after-{}", node.node_id());
+        put(node, &name).await.unwrap();
+        assert!(has_tag(node, "before") && has_tag(node, &name));
+    }
+    cluster.start(old).await.unwrap();
+    cluster.node(old).barrier(soon()).await.unwrap();
+    assert!(has_tag(cluster.node(old), &format!("after-{new}")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_sent_twice_is_applied_once() {
+    let cluster = TestCluster::formed(3).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.node(cluster.follower().await);
+    let request = RequestId {
+        node: follower.node_id(),
+        boot: 42,
+        sequence: 1,
+    };
+    let entry = |request| {
+        codec::encode_entry(&Entry {
+            proposed_at: Timestamp(0),
+            subject: String::new(),
+            request: Some(request),
+            command: open_ticket(leader),
+        })
+    };
+    // The second is what a follower sends when the first answer was lost.
+    let first = follower
+        .propose_entry(entry(request), soon())
+        .await
+        .unwrap();
+    let again = follower
+        .propose_entry(entry(request), soon())
+        .await
+        .unwrap();
+    assert_eq!(again, first, "the answer of the first, with its index");
+    let at_leader = cluster
+        .node(leader)
+        .propose_entry(entry(request), soon())
+        .await
+        .unwrap();
+    assert_eq!(at_leader, first, "wherever it is sent");
+    let next = RequestId {
+        sequence: 2,
+        ..request
+    };
+    let other = follower.propose_entry(entry(next), soon()).await.unwrap();
+    assert_ne!(other, first, "another request is another ticket");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overtaken_request_gets_a_new_id_because_it_was_never_applied() {
+    let cluster = TestCluster::formed(1).await;
+    let node = cluster.node(1);
+    let request = |sequence| RequestId {
+        node: NodeId(1),
+        boot: 42,
+        sequence,
+    };
+    let entry = |request| {
+        let command = open_ticket(1);
+        codec::encode_entry(&Entry {
+            proposed_at: Timestamp(0),
+            subject: String::new(),
+            request,
+            command,
+        })
+    };
+    node.propose_entry(entry(Some(request(1025))), soon())
+        .await
+        .unwrap();
+    let overtaken = node
+        .propose_entry(entry(Some(request(1))), soon())
+        .await
+        .unwrap();
+    assert_eq!(
+        overtaken.response,
+        Response::Rejected(Rejection::RequestTooOld)
+    );
+    // Through the front door the same happens with the node's own numbers, and is repaired there.
+    node.overtake_next_request(entry).await;
+    let outcome: Outcome = node.propose(open_ticket(1), "", soon()).await.unwrap();
+    assert!(matches!(outcome.response, Response::TicketsOpened { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_isolated_leader_answers_no_barrier_and_the_others_go_on() {
+    let cluster = TestCluster::formed(3).await;
+    let old = cluster.leader().await;
+    put(cluster.node(old), "before").await.unwrap();
+    cluster.set_isolated(old, true);
+
+    let start = Instant::now();
+    let deadline = start + Duration::from_secs(2);
+    let refused = cluster.node(old).barrier(deadline).await.unwrap_err();
+    assert!(
+        matches!(refused, LogError::QuorumLost | LogError::NoLeader),
+        "{refused}"
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "no wait beyond the deadline"
+    );
+    eventually("not ready", || !cluster.node(old).is_ready()).await;
+
+    let others: Vec<_> = cluster
+        .running()
+        .filter(|node| node.node_id().0 != old)
+        .collect();
+    put(others[0], "during").await.unwrap();
+    others[1].barrier(soon()).await.unwrap();
+    assert!(has_tag(others[1], "during"));
+
+    let attempt = cluster
+        .node(old)
+        .propose(
+            open_ticket(old),
+            "",
+            Instant::now() + Duration::from_secs(1),
+        )
+        .await;
+    assert!(
+        attempt.is_err(),
+        "a write without a quorum is not acknowledged"
+    );
+    assert!(!has_tag(cluster.node(old), "during"));
+
+    cluster.set_isolated(old, false);
+    cluster.node(old).barrier(soon()).await.unwrap();
+    assert!(has_tag(cluster.node(old), "during"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_fails_at_its_deadline_and_not_later() {
+    let mut cluster = TestCluster::formed(3).await;
+    let kept = cluster.follower().await;
+    for node in (1..=3).filter(|node| *node != kept) {
+        cluster.stop(node).await;
+    }
+    let node = cluster.node(kept);
+    let start = Instant::now();
+    let deadline = start + Duration::from_secs(1);
+    let (proposed, barrier) = tokio::join!(
+        node.propose(open_ticket(kept), "", deadline),
+        node.barrier(deadline)
+    );
+    assert!(proposed.is_err() && barrier.is_err());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    eventually("not ready", || !node.is_ready()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_leader_is_no_ambiguity_and_garbage_is_not_proposed() {
+    let mut cluster = TestCluster::formed(3).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.follower().await;
+    let known = cluster.node(follower).cluster.leader().unwrap();
+    assert_eq!(known.node.0, leader);
+
+    let garbage = bytes::Bytes::from_static(b"\xff\xff\xff");
+    let attempt = cluster
+        .node(follower)
+        .cluster
+        .propose_at(&known, garbage, soon())
+        .await;
+    assert!(
+        matches!(attempt, Attempt::Stopped(_)),
+        "an entry nobody can decode would stop every node"
+    );
+
+    // Nothing listens here: the connection is refused before anything is sent.
+    let gone = crate::forward::Leader {
+        address: "127.0.0.1:1".into(),
+        ..known
+    };
+    let entry = codec::encode_entry(&Entry {
+        proposed_at: Timestamp(0),
+        subject: String::new(),
+        request: None,
+        command: open_ticket(leader),
+    });
+    let attempt = cluster
+        .node(follower)
+        .cluster
+        .propose_at(&gone, entry, soon())
+        .await;
+    assert!(matches!(attempt, Attempt::NotProposed(_)));
+    cluster.stop(leader).await;
+    put(cluster.node(follower), "after").await.unwrap();
+}
