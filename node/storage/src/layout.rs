@@ -1,295 +1,327 @@
-//! The data directory: what is where, whose it is, and who may open it.
+//! The data directory of one node.
 //!
 //! ```text
-//! <data>/LOCK            held by the process that serves it
-//! <data>/FORMAT          version of this layout
-//! <data>/raft/IDENTITY   whose log this is          <data>/raft/      the log
-//! <data>/blobs/IDENTITY  whose blobs these are      <data>/blobs/     blob files
-//! <data>/state/          the applied state          <data>/local/     the index of local blobs
-//! <data>/uploads/        bytes on their way in      <data>/snapshots/ state snapshots on their way in
+//! lock             held by the process that uses the directory
+//! format           version of everything below; written last when the directory is created
+//! raft/            IDENTITY, the log (RocksDB), its high-water mark
+//! state/           generations of the applied state (RocksDB) and which one is current
+//! blobs/           IDENTITY, the blobs
+//! local/           index of the blobs here (RocksDB)
+//! uploads/         what is being uploaded
+//! snapshots/       states on their way in from other nodes
 //! ```
-//!
-//! The identity stands in both directories that hold what was acknowledged: they may be on different disks, and
-//! one that was emptied or exchanged must not serve (protocols.md section 9).
+//! `raft` and `blobs` may be mounts of their own: an identity in each tells when one of them is not the right one.
+//! A directory that is not whole is refused, never repaired: what is missing may have been acknowledged.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use metadata::ids::NodeId;
 
 use crate::durable;
 use crate::error::StorageError;
+use crate::identity::{self, Identity};
 
-/// Version of the layout that this code reads and writes.
+const LOCK: &str = "lock";
+const FORMAT_FILE: &str = "format";
+const FORMAT_PREFIX: &str = "argosy data format ";
+
+/// The format this version reads and writes.
 const FORMAT: u32 = 1;
 
-/// An open data directory, locked against every other process until it is dropped.
+const RAFT: &str = "raft";
+const STATE: &str = "state";
+const BLOBS: &str = "blobs";
+const UPLOADS: &str = "uploads";
+const LOCAL: &str = "local";
+const SNAPSHOTS: &str = "snapshots";
+
+/// Hold what was acknowledged, or what says where it is: never missing from a whole directory.
+const KEPT: [&str; 4] = [RAFT, STATE, BLOBS, LOCAL];
+/// Hold what may be lost: made again when they are missing.
+const SCRATCH: [&str; 2] = [UPLOADS, SNAPSHOTS];
+
+/// An open data directory. Keep it until everything in it is closed: it holds the lock.
 #[derive(Debug)]
 pub struct DataDir {
-    path: PathBuf,
-    disk_id: String,
+    root: PathBuf,
+    identity: Mutex<Identity>,
     is_new: bool,
     _lock: File,
 }
 
-/// What an IDENTITY file says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Identity {
-    node: NodeId,
-    disk_id: String,
-}
-
 impl DataDir {
-    /// Opens the data directory of `node`, or creates an empty one.
+    /// Opens the directory of node `node_id`, creating it where there is nothing.
     ///
-    /// # Errors
-    /// [`StorageError::Refused`] when it is in use, newer than this code, another node's, or when one of its
-    /// parts was emptied or exchanged.
-    pub fn open(path: &Path, node: NodeId) -> Result<DataDir, StorageError> {
-        durable::create_dir(path)?;
-        let lock = lock(path)?;
-        check_format(path)?;
-        let parts = [path.join("raft"), path.join("blobs")];
-        let mut identities = Vec::new();
-        for part in &parts {
-            durable::create_dir(part)?;
-            identities.push(read_identity(part)?);
+    /// Refuses one that another process uses, that a newer version wrote, that belongs to another node, or of which
+    /// a part is missing. A start that was interrupted while it created the directory is finished.
+    pub fn open(path: impl AsRef<Path>, node_id: NodeId) -> Result<DataDir, StorageError> {
+        let root = path.as_ref().to_path_buf();
+        durable::create_dir(&root)?;
+        let lock = lock(&root)?;
+        let is_new = !has_format(&root)?;
+        if is_new {
+            create(&root, node_id)?;
         }
-        let (identity, is_new) = match (&identities[0], &identities[1]) {
-            (None, None) => (create_identity(path, &parts, node)?, true),
-            (Some(raft), Some(blobs)) if raft == blobs => (raft.clone(), false),
-            (Some(_), Some(_)) => {
-                let why = "its log and its blobs belong to different nodes or disks; \
-                           put back the right disk or replace the node";
-                return Err(refused(path, why));
-            }
-            // A crash between the two writes of `create_identity` leaves the log's without any data.
-            (Some(raft), None) if is_empty_but_identity(&parts[0])? && is_empty(&parts[1])? => {
-                write_identity(&parts[1], raft)?;
-                (raft.clone(), true)
-            }
-            (raft, _) => {
-                let missing = if raft.is_none() { &parts[0] } else { &parts[1] };
-                let why = "IDENTITY is missing: this part was emptied or exchanged; \
-                           put back the right disk or replace the node";
-                return Err(refused(missing, why));
-            }
+        let identity = load_identity(&root)?;
+        for name in SCRATCH {
+            durable::create_dir(&root.join(name))?;
+        }
+        if identity.node_id != node_id {
+            let why = format!(
+                "it belongs to node {}, not {node_id}; check the configured node id and data directory",
+                identity.node_id
+            );
+            return Err(StorageError::Refused { path: root, why });
+        }
+        Ok(DataDir {
+            root,
+            identity: Mutex::new(identity),
+            is_new,
+            _lock: lock,
+        })
+    }
+
+    /// Names this directory: 32 hexadecimal digits, drawn when it was created.
+    pub fn disk_id(&self) -> String {
+        self.identity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .disk_id
+            .clone()
+    }
+
+    /// Whether this call of `open` created the directory. A node that was a member before and finds its directory
+    /// new has lost its disk.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// The cluster the directory is bound to, once it is.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.identity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .cluster_id
+            .clone()
+    }
+
+    /// Binds the directory to a cluster, durably and for good. Refuses another one than before, and an id that is
+    /// not 1 to 128 printable ASCII characters.
+    pub fn bind_cluster(&self, cluster_id: &str) -> Result<(), StorageError> {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = |why| {
+            Err(StorageError::Refused {
+                path: self.root.clone(),
+                why,
+            })
         };
-        if identity.node != node {
-            let why = format!("it belongs to node {}, not to node {node}", identity.node);
-            return Err(refused(path, why));
+        match &identity.cluster_id {
+            Some(bound) if bound == cluster_id => return Ok(()),
+            Some(bound) => {
+                return refused(format!(
+                    "it belongs to cluster {bound}, not {cluster_id}; a node joins another cluster with an empty \
+                     data directory"
+                ));
+            }
+            None if !identity::is_cluster_id(cluster_id) => {
+                return refused(format!("{cluster_id:?} cannot name a cluster"));
+            }
+            None => {}
         }
-        Ok(DataDir { path: path.to_owned(), disk_id: identity.disk_id, is_new, _lock: lock })
+        let bound = Identity {
+            cluster_id: Some(cluster_id.to_owned()),
+            ..identity.clone()
+        };
+        save_identity(&self.root, &bound)?;
+        *identity = bound;
+        Ok(())
+    }
+
+    /// For [`crate::rocks::RocksLog::open`].
+    pub fn raft_dir(&self) -> PathBuf {
+        self.root.join(RAFT)
+    }
+
+    /// For [`crate::rocks::RocksState::open`].
+    pub fn state_dir(&self) -> PathBuf {
+        self.root.join(STATE)
+    }
+
+    /// For the blobs.
+    pub fn blobs_dir(&self) -> PathBuf {
+        self.root.join(BLOBS)
     }
 
     /// Everything is below.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.root
     }
 
-    /// Where the Raft log lives.
-    pub fn raft_dir(&self) -> PathBuf {
-        self.path.join("raft").join("log")
+    /// For what is being uploaded.
+    pub fn uploads_dir(&self) -> PathBuf {
+        self.root.join(UPLOADS)
     }
 
-    /// Where the applied state lives.
-    pub fn state_dir(&self) -> PathBuf {
-        self.path.join("state")
+    /// For states on their way in from other nodes.
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.root.join(SNAPSHOTS)
     }
 
-    /// Random name given when the directory was created; a wiped or exchanged one has another.
-    pub fn disk_id(&self) -> &str {
-        &self.disk_id
-    }
-
-    /// Whether the directory was created just now.
-    pub fn is_new(&self) -> bool {
-        self.is_new
+    /// For the index of the blobs.
+    pub fn local_dir(&self) -> PathBuf {
+        self.root.join(LOCAL)
     }
 }
 
-fn refused(path: &Path, why: impl Into<String>) -> StorageError {
-    StorageError::Refused { path: path.to_owned(), why: why.into() }
-}
-
-fn lock(path: &Path) -> Result<File, StorageError> {
-    let path = path.join("LOCK");
-    let file = OpenOptions::new()
+/// Takes the lock; the kernel gives it back when the process ends, however it ends.
+fn lock(root: &Path) -> Result<File, StorageError> {
+    let path = root.join(LOCK);
+    let file = File::options()
         .write(true)
         .create(true)
         .truncate(false)
         .open(&path)
-        .map_err(StorageError::io("open", &path))?;
+        .map_err(StorageError::io("create", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(refused(&path, "another process is using it")),
+        Err(TryLockError::WouldBlock) => {
+            let why = "another process uses it; stop that one first".to_owned();
+            Err(StorageError::Refused {
+                path: root.to_path_buf(),
+                why,
+            })
+        }
         Err(TryLockError::Error(error)) => Err(StorageError::io("lock", &path)(error)),
     }
 }
 
-fn check_format(path: &Path) -> Result<(), StorageError> {
-    let file = path.join("FORMAT");
-    match durable::read_file(&file)? {
-        None => durable::write_file(&file, format!("{FORMAT}\n").as_bytes()),
-        Some(bytes) => {
-            let text = String::from_utf8_lossy(&bytes);
-            match text.trim().parse::<u32>() {
-                Ok(FORMAT) => Ok(()),
-                Ok(newer) => Err(refused(
-                    &file,
-                    format!("format {newer} is not {FORMAT}; use the version of argosy that wrote it"),
-                )),
-                Err(_) => Err(StorageError::Corrupt { path: file, what: "not a format number" }),
-            }
-        }
-    }
-}
-
-/// Names a new directory, provided that nothing was ever stored in it.
-fn create_identity(
-    path: &Path,
-    parts: &[PathBuf; 2],
-    node: NodeId,
-) -> Result<Identity, StorageError> {
-    for part in [&parts[0], &parts[1], &path.join("state"), &path.join("local")] {
-        if !is_empty(part)? {
-            return Err(refused(part, "there is data but no IDENTITY; replace the node"));
-        }
-    }
-    let disk_id = format!("{:032x}", rand::random::<u128>());
-    let identity = Identity { node, disk_id };
-    for part in parts {
-        write_identity(part, &identity)?;
-    }
-    Ok(identity)
-}
-
-fn is_empty(path: &Path) -> Result<bool, StorageError> {
-    entries(path).map(|names| names.is_empty())
-}
-
-fn is_empty_but_identity(path: &Path) -> Result<bool, StorageError> {
-    entries(path).map(|names| names.iter().all(|name| name == "IDENTITY"))
-}
-
-/// Names in a directory; a filesystem's own `lost+found` does not count.
-fn entries(path: &Path) -> Result<Vec<String>, StorageError> {
-    let mut names = Vec::new();
-    let listing = match std::fs::read_dir(path) {
-        Ok(listing) => listing,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(names),
-        Err(error) => return Err(StorageError::io("list", path)(error)),
+/// Whether the directory was created before, in a format that this version knows.
+fn has_format(root: &Path) -> Result<bool, StorageError> {
+    let path = root.join(FORMAT_FILE);
+    let Some(bytes) = durable::read_file(&path)? else {
+        return Ok(false);
     };
-    for entry in listing {
-        let entry = entry.map_err(StorageError::io("list", path))?;
+    let format = std::str::from_utf8(&bytes)
+        .ok()
+        .and_then(|text| text.trim_end().strip_prefix(FORMAT_PREFIX));
+    match format.and_then(|number| number.parse::<u32>().ok()) {
+        Some(FORMAT) => Ok(true),
+        Some(newer) if newer > FORMAT => {
+            let why = format!(
+                "it has format {newer}, and this version knows up to {FORMAT}; run a newer version"
+            );
+            Err(StorageError::Refused {
+                path: root.to_path_buf(),
+                why,
+            })
+        }
+        _ => Err(StorageError::Corrupt {
+            path,
+            what: "it does not name a known format",
+        }),
+    }
+}
+
+/// Creates everything, the format file last: without it, an earlier attempt was interrupted and nothing that
+/// counts can be here.
+fn create(root: &Path, node_id: NodeId) -> Result<(), StorageError> {
+    for name in KEPT {
+        let directory = root.join(name);
+        durable::create_dir(&directory)?;
+        if let Some(found) = unexpected_entry(&directory)? {
+            let why = format!(
+                "it holds {found}, but {} is missing, which every data directory has; restore it or replace this node",
+                root.join(FORMAT_FILE).display()
+            );
+            return Err(StorageError::Refused {
+                path: directory,
+                why,
+            });
+        }
+    }
+    save_identity(root, &Identity::new(node_id))?;
+    durable::write_file(
+        &root.join(FORMAT_FILE),
+        format!("{FORMAT_PREFIX}{FORMAT}\n").as_bytes(),
+    )
+}
+
+/// The first thing in a directory that creating it does not put there. A mount may have a `lost+found`.
+fn unexpected_entry(directory: &Path) -> Result<Option<String>, StorageError> {
+    let partial = format!("{}{}", identity::FILE, durable::PARTIAL_SUFFIX);
+    for entry in std::fs::read_dir(directory).map_err(StorageError::io("list", directory))? {
+        let entry = entry.map_err(StorageError::io("list", directory))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name != "lost+found" && !name.ends_with(durable::PARTIAL_SUFFIX) {
-            names.push(name);
+        if ![identity::FILE, &partial, "lost+found"].contains(&name.as_str()) {
+            return Ok(Some(name));
         }
     }
-    Ok(names)
+    Ok(None)
 }
 
-/// `node`, `disk` and a checksum over both, a line each.
-fn write_identity(part: &Path, identity: &Identity) -> Result<(), StorageError> {
-    let text = format!("node {}\ndisk {}\n", identity.node, identity.disk_id);
-    let text = format!("{text}crc32c {:08x}\n", crc32c::crc32c(text.as_bytes()));
-    durable::write_file(&part.join("IDENTITY"), text.as_bytes())
-}
-
-fn read_identity(part: &Path) -> Result<Option<Identity>, StorageError> {
-    let path = part.join("IDENTITY");
-    let Some(bytes) = durable::read_file(&path)? else { return Ok(None) };
-    let damaged = || StorageError::Corrupt { path: path.clone(), what: "the identity" };
-    let text = String::from_utf8(bytes).map_err(|_| damaged())?;
-    let (body, checksum) = text.split_once("crc32c ").ok_or_else(damaged)?;
-    let expected = u32::from_str_radix(checksum.trim(), 16).map_err(|_| damaged())?;
-    if crc32c::crc32c(body.as_bytes()) != expected {
-        return Err(damaged());
-    }
-    let mut lines = body.lines();
-    let node = lines.next().and_then(|line| line.strip_prefix("node ")?.parse().ok());
-    let disk = lines.next().and_then(|line| line.strip_prefix("disk "));
-    match (node, disk) {
-        (Some(node), Some(disk)) => {
-            Ok(Some(Identity { node: NodeId(node), disk_id: disk.to_owned() }))
+/// Reads both identities of a complete directory and compares them.
+fn load_identity(root: &Path) -> Result<Identity, StorageError> {
+    for name in KEPT {
+        let directory = root.join(name);
+        if !directory.is_dir() {
+            let why = "it is missing; mount or restore it, or replace this node".to_owned();
+            return Err(StorageError::Refused {
+                path: directory,
+                why,
+            });
         }
-        _ => Err(damaged()),
     }
+    let of = |name: &str| {
+        let directory = root.join(name);
+        Identity::load(&directory)?.ok_or_else(|| StorageError::Refused {
+            path: directory.join(identity::FILE),
+            why: "it is missing: an empty disk in place of the right one? Mount or restore the right one, or replace \
+                  this node"
+                .to_owned(),
+        })
+    };
+    let (raft, blobs) = (of(RAFT)?, of(BLOBS)?);
+    if raft == blobs {
+        return Ok(raft);
+    }
+    let unbound = |identity: &Identity| Identity {
+        cluster_id: None,
+        ..identity.clone()
+    };
+    if unbound(&raft) == unbound(&blobs)
+        && (raft.cluster_id.is_none() || blobs.cluster_id.is_none())
+    {
+        // A crash came between the two writes of `bind_cluster`: finish it.
+        let bound = if raft.cluster_id.is_some() {
+            raft
+        } else {
+            blobs
+        };
+        save_identity(root, &bound)?;
+        return Ok(bound);
+    }
+    let why = format!(
+        "{RAFT} is disk {} of node {} in cluster {}, {BLOBS} is disk {} of node {} in cluster {}; they belong to \
+         different data directories, mount the right ones or replace this node",
+        raft.disk_id,
+        raft.node_id,
+        raft.cluster_id.as_deref().unwrap_or("none"),
+        blobs.disk_id,
+        blobs.node_id,
+        blobs.cluster_id.as_deref().unwrap_or("none"),
+    );
+    Err(StorageError::Refused {
+        path: root.to_path_buf(),
+        why,
+    })
+}
+
+fn save_identity(root: &Path, identity: &Identity) -> Result<(), StorageError> {
+    identity.save(&root.join(RAFT))?;
+    identity.save(&root.join(BLOBS))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn open(path: &Path, node: u64) -> Result<DataDir, StorageError> {
-        DataDir::open(path, NodeId(node))
-    }
-
-    #[test]
-    fn a_directory_keeps_its_name() {
-        let root = tempfile::tempdir().unwrap();
-        let first = open(root.path(), 1).unwrap();
-        assert!(first.is_new());
-        let name = first.disk_id().to_owned();
-        drop(first);
-        let second = open(root.path(), 1).unwrap();
-        assert!(!second.is_new());
-        assert_eq!(second.disk_id(), name);
-    }
-
-    #[test]
-    fn only_one_process_and_only_its_node_may_open_it() {
-        let root = tempfile::tempdir().unwrap();
-        let first = open(root.path(), 1).unwrap();
-        let error = open(root.path(), 1).unwrap_err().to_string();
-        assert!(error.contains("another process"), "{error}");
-        drop(first);
-        let error = open(root.path(), 2).unwrap_err().to_string();
-        assert!(error.contains("belongs to node 1"), "{error}");
-    }
-
-    #[test]
-    fn an_emptied_or_exchanged_part_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        drop(open(root.path(), 1).unwrap());
-        std::fs::write(root.path().join("raft/000001.sst"), b"log").unwrap();
-        std::fs::remove_file(root.path().join("blobs/IDENTITY")).unwrap();
-        let error = open(root.path(), 1).unwrap_err().to_string();
-        assert!(error.contains("blobs") && error.contains("replace the node"), "{error}");
-
-        let other = tempfile::tempdir().unwrap();
-        drop(open(other.path(), 1).unwrap());
-        let stranger = other.path().join("blobs/IDENTITY");
-        std::fs::copy(stranger, root.path().join("blobs/IDENTITY")).unwrap();
-        let error = open(root.path(), 1).unwrap_err().to_string();
-        assert!(error.contains("different"), "{error}");
-    }
-
-    #[test]
-    fn a_crash_while_naming_it_is_repaired() {
-        let root = tempfile::tempdir().unwrap();
-        drop(open(root.path(), 1).unwrap());
-        std::fs::remove_file(root.path().join("blobs/IDENTITY")).unwrap();
-        assert!(open(root.path(), 1).unwrap().is_new());
-        open(root.path(), 1).unwrap();
-    }
-
-    #[test]
-    fn data_without_identity_a_newer_format_and_damage_are_refused() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("state")).unwrap();
-        std::fs::write(root.path().join("state/CURRENT"), b"x").unwrap();
-        let error = open(root.path(), 1).unwrap_err().to_string();
-        assert!(error.contains("no IDENTITY"), "{error}");
-
-        let root = tempfile::tempdir().unwrap();
-        drop(open(root.path(), 1).unwrap());
-        std::fs::write(root.path().join("FORMAT"), b"2\n").unwrap();
-        assert!(open(root.path(), 1).is_err());
-        std::fs::write(root.path().join("FORMAT"), b"1\n").unwrap();
-        std::fs::write(root.path().join("raft/IDENTITY"), b"node 1\n").unwrap();
-        let error = open(root.path(), 1).unwrap_err().to_string();
-        assert!(error.contains("damaged"), "{error}");
-    }
-}
+mod tests;

@@ -10,4 +10,5 @@ pub mod memory;
 pub mod rocks;
 pub mod state;
 
+mod identity;
 mod snapshot_stream;

@@ -133,6 +133,23 @@ fn decode(file: &[u8], slot: u64) -> Option<(u64, Mark)> {
 mod tests {
     use super::*;
 
+    impl HighWater {
+        /// A mark on a full disk.
+        pub(in crate::rocks) fn failing() -> HighWater {
+            let path = PathBuf::from("/dev/full");
+            let file = OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .expect("the device exists");
+            HighWater {
+                file,
+                path,
+                mark: Mark::default(),
+                generation: 0,
+            }
+        }
+    }
+
     fn mark(end: u64, votes: u64) -> Mark {
         Mark { end, votes }
     }

@@ -405,3 +405,6 @@ fn check_high_water(path: &Path, found: Mark) -> Result<HighWater, StorageError>
 fn parse_number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests;

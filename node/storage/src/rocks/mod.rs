@@ -175,3 +175,6 @@ pub(crate) fn family<'db>(database: &'db Database, name: &str) -> Arc<BoundColum
         .cf_handle(name)
         .expect("the database was opened with this column family and never drops one")
 }
+
+#[cfg(test)]
+mod tests;

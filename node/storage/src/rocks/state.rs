@@ -239,3 +239,6 @@ impl MetadataView for RocksView<'_> {
 fn view_error(source: rocksdb::Error) -> ViewError {
     ViewError(Box::new(StorageError::database("read the state")(source)))
 }
+
+#[cfg(test)]
+mod tests;
