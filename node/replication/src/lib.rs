@@ -22,6 +22,8 @@ pub mod placement;
 pub mod server;
 mod spread;
 mod state;
+#[cfg(test)]
+mod testing;
 mod transport;
 
 use std::sync::Arc;

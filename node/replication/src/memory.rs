@@ -40,6 +40,7 @@ struct State {
     round_trips_us: BTreeMap<(NodeId, NodeId), u64>,
     fetch_limits_bytes: BTreeMap<NodeId, u64>,
     falsifying: BTreeSet<NodeId>,
+    refusing: BTreeSet<NodeId>,
     fetches: BTreeMap<NodeId, u64>,
     pushes: BTreeMap<NodeId, u64>,
 }
@@ -125,6 +126,14 @@ impl MemoryNetwork {
         });
     }
 
+    /// A node refuses to store anything, as one with a full disk does.
+    pub fn refuse_pushes(&self, node: NodeId, refuse: bool) {
+        self.change(|state| match refuse {
+            true => state.refusing.insert(node),
+            false => state.refusing.remove(&node),
+        });
+    }
+
     /// How many fetches from `node` were begun.
     pub fn fetches(&self, node: NodeId) -> u64 {
         self.lock().fetches.get(&node).copied().unwrap_or(0)
@@ -195,6 +204,9 @@ impl MemoryPeers {
     async fn stage(&self, node: NodeId) -> Result<(Arc<dyn BlobStore>, StagedBlob), PeerError> {
         *self.network.lock().pushes.entry(node).or_default() += 1;
         let blobs = self.reach(node).await?;
+        if self.network.lock().refusing.contains(&node) {
+            return Err(refused(node, &BlobError::NoSpace));
+        }
         let name = format!("push-{:032x}", rand::random::<u128>());
         let staged = blobs
             .stage(&name)
@@ -231,10 +243,11 @@ impl BlobPeers for MemoryPeers {
         &self,
         node: NodeId,
         source: StagedReader,
-        _algorithm: Algorithm,
+        algorithm: Algorithm,
         end: watch::Receiver<Option<PushEnd>>,
     ) -> Result<(), PeerError> {
         let (blobs, mut staged) = self.stage(node).await?;
+        staged.set_algorithm(algorithm);
         match self
             .receive(node, &mut staged, Follower::new(source, end))
             .await

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use oci::Digest;
 use storage::blob::StagedReader;
+use storage::error::BlobError;
 use tokio::sync::watch;
 
-use super::State;
+use super::{Failure, State};
 use crate::error::ReplicationError;
 
 /// A blob that arrives from another node while it is read. Cheap to clone.
@@ -47,9 +48,26 @@ impl FetchReader {
         if offset >= self.size_bytes || limit_bytes == 0 {
             return Ok(Bytes::new());
         }
-        let (staged, released_bytes) = self.wait_beyond(offset).await?;
-        let readable = usize::try_from(released_bytes - offset).unwrap_or(usize::MAX);
-        Ok(staged.read_at(offset, readable.min(limit_bytes)).await?)
+        loop {
+            let (mut staged, released_bytes) = self.wait_beyond(offset).await?;
+            let released = usize::try_from(released_bytes - offset).unwrap_or(usize::MAX);
+            let bytes = staged.read_at(offset, released.min(limit_bytes)).await;
+            match bytes {
+                Ok(bytes) if !bytes.is_empty() => return Ok(bytes),
+                // Received, but not written yet.
+                Ok(_) if staged.wait_beyond(offset).await.is_some() => {}
+                // The transfer failed and dropped its bytes, in this order.
+                Ok(_) => return Err(self.failure()),
+                Err(BlobError::Gone) => return Err(self.failure()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Why bytes that were there are gone.
+    fn failure(&self) -> ReplicationError {
+        let failure = self.state.borrow().failure;
+        failure.unwrap_or(Failure::Local).into_error(self.digest)
     }
 
     /// Waits until a holder has answered.
@@ -82,13 +100,11 @@ impl FetchReader {
         let failure = match waited.await {
             Ok(now) => now.failure,
             // The transfer ended by panic or was cut off with its runtime.
-            Err(_) => Some(super::Failure::ShuttingDown),
+            Err(_) => Some(Failure::ShuttingDown),
         };
         match (found, failure) {
             (Some(found), _) => Ok(found),
-            (None, failure) => Err(failure
-                .unwrap_or(super::Failure::Local)
-                .into_error(self.digest)),
+            (None, failure) => Err(failure.unwrap_or(Failure::Local).into_error(self.digest)),
         }
     }
 }

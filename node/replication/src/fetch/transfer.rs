@@ -78,12 +78,13 @@ impl Transfer {
 
     async fn stage(&self) -> Result<StagedBlob, Failure> {
         let name = self.replication.fetches.staged_name();
-        let staged = self
+        let mut staged = self
             .replication
             .blobs
             .stage(&name)
             .await
             .map_err(|error| self.local_failure(&error))?;
+        staged.set_algorithm(self.digest.algorithm());
         self.state
             .send_modify(|state| state.staged = Some(staged.reader()));
         Ok(staged)

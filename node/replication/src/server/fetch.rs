@@ -34,11 +34,12 @@ pub(super) fn stream(
             );
             let reader = reader.clone();
             async move {
+                let len = usize::try_from(end - start).unwrap_or(CHUNK_BYTES);
                 let data = reader
-                    .read_at(start, CHUNK_BYTES)
+                    .read_at(start, len)
                     .await
                     .map_err(|error| blob_status(&error))?;
-                if data.len() as u64 == end - start {
+                if data.len() == len {
                     Ok(reply(Part::Data(data)))
                 } else {
                     Err(Status::data_loss(

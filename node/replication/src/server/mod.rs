@@ -144,7 +144,7 @@ impl BlobService for BlobServer {
         let Some(Part::Start(start)) = first else {
             return Err(malformed("a push begins with its start"));
         };
-        let replies = Push::start(self.0.clone(), &start.name, requests)?;
+        let replies = Push::start(self.0.clone(), &start, requests)?;
         Ok(Response::new(ReceiverStream::new(replies)))
     }
 

@@ -7,6 +7,7 @@
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use oci::Algorithm;
 use proto::blob as wire;
 use proto::blob::push_blob_reply::Part as Reply;
 use proto::blob::push_blob_request::Part as Request;
@@ -42,11 +43,18 @@ pub(super) struct Running {
 pub(super) struct Push {
     shared: Arc<Shared>,
     name: String,
+    algorithm: Algorithm,
     stream: u64,
     take_over: CancellationToken,
     /// Where the bytes go when another stream takes over.
     heir: oneshot::Sender<StagedBlob>,
     _turn: OwnedSemaphorePermit,
+}
+
+/// 32 lower-case hexadecimal digits: a name becomes part of a path.
+fn is_name(name: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    name.len() == 32 && name.bytes().all(is_digit)
 }
 
 /// Why receiving stopped before the blob was stored.
@@ -60,21 +68,21 @@ enum Stop {
 }
 
 impl Push {
-    /// Checks the name, takes over a broken stream of the same name, and starts the task.
+    /// Checks the start, takes over a broken stream of the same name, and starts the task.
     pub(super) fn start(
         shared: Arc<Shared>,
-        name: &str,
+        start: &wire::PushStart,
         requests: Streaming<wire::PushBlobRequest>,
     ) -> Result<mpsc::Receiver<Result<wire::PushBlobReply, Status>>, Status> {
-        let is_name = name.len() == 32
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase());
-        if !is_name {
+        if !is_name(&start.name) {
             return Err(malformed("name"));
         }
+        let algorithm = start
+            .algorithm
+            .parse()
+            .map_err(|_| malformed("algorithm"))?;
         let turn = turn(&shared.push_turns)?;
-        let name = format!("{STAGED_PREFIX}{name}");
+        let name = format!("{STAGED_PREFIX}{}", start.name);
         let take_over = CancellationToken::new();
         let (heir, staged) = oneshot::channel();
         let stream = rand::random();
@@ -88,6 +96,7 @@ impl Push {
         let push = Push {
             shared: shared.clone(),
             name,
+            algorithm,
             stream,
             take_over,
             heir,
@@ -127,12 +136,12 @@ impl Push {
                 self.wait_for_heir(staged).await;
             }
             Err(Stop::Abandoned) => {
-                self.forget();
                 discard(&self.shared, staged).await;
+                self.forget();
             }
             Err(Stop::Failed(status)) => {
-                self.forget();
                 discard(&self.shared, staged).await;
+                self.forget();
                 let _ = replies.send(Err(status)).await;
             }
         }
@@ -147,11 +156,10 @@ impl Push {
                 return Ok(staged);
             }
         }
-        self.shared
-            .blobs
-            .stage(&self.name)
-            .await
-            .map_err(|error| blob_status(&error))
+        let staged = self.shared.blobs.stage(&self.name).await;
+        let mut staged = staged.map_err(|error| blob_status(&error))?;
+        staged.set_algorithm(self.algorithm);
+        Ok(staged)
     }
 
     /// Receives until the end is named and all bytes are there.
