@@ -13,14 +13,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// A link to `target`, open.
-    pub(super) async fn to(target: SocketAddr) -> Link {
+    /// A link to wherever `target` listens now, open.
+    pub(super) async fn to(target: watch::Receiver<Option<SocketAddr>>) -> Link {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, is_cut) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok((caller, _)) = listener.accept().await {
-                tokio::spawn(carry(caller, target, is_cut.clone()));
+                tokio::spawn(carry(caller, target.clone(), is_cut.clone()));
             }
         });
         Link { address, cut }
@@ -32,10 +32,17 @@ impl Link {
     }
 }
 
-async fn carry(mut caller: TcpStream, target: SocketAddr, mut is_cut: watch::Receiver<bool>) {
+async fn carry(
+    mut caller: TcpStream,
+    target: watch::Receiver<Option<SocketAddr>>,
+    mut is_cut: watch::Receiver<bool>,
+) {
     if *is_cut.borrow() {
         return;
     }
+    let Some(target) = *target.borrow() else {
+        return;
+    };
     let Ok(mut callee) = TcpStream::connect(target).await else {
         return;
     };

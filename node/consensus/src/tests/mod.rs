@@ -23,6 +23,7 @@ use metadata::response::{Outcome, Response};
 use oci::{Algorithm, Digest, MediaType, RepositoryName, Tag};
 use storage::rocks::{RocksLog, RocksState, StorageOptions};
 use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::links::Link;
@@ -39,7 +40,10 @@ pub(super) fn soon() -> Instant {
 pub(super) struct Seat {
     pub(super) node: NodeId,
     pub(super) directory: tempfile::TempDir,
-    address: SocketAddr,
+    /// Where the node listens while it runs: another port each time.
+    listening: watch::Sender<Option<SocketAddr>>,
+    /// Its public address.
+    front: Link,
     /// This node's links to the others.
     links: Vec<(NodeId, Link)>,
     running: Option<Running>,
@@ -48,6 +52,7 @@ pub(super) struct Seat {
 struct Running {
     node: Arc<RaftNode>,
     server: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
 }
 
 /// A cluster whose nodes are numbered from 1.
@@ -62,26 +67,25 @@ impl TestCluster {
     pub(super) async fn seats(size: u64) -> TestCluster {
         let mut seats = Vec::new();
         for node in 1..=size {
-            // Bound once to reserve a free port; a restarted node takes the same one.
-            let address = TcpListener::bind("127.0.0.1:0")
-                .await
-                .unwrap()
-                .local_addr()
-                .unwrap();
+            let (listening, target) = watch::channel(None);
             let directory = tempfile::tempdir().unwrap();
+            let front = Link::to(target).await;
             seats.push(Seat {
                 node: NodeId(node),
                 directory,
-                address,
+                listening,
+                front,
                 links: Vec::new(),
                 running: None,
             });
         }
-        let addresses: Vec<(NodeId, SocketAddr)> =
-            seats.iter().map(|seat| (seat.node, seat.address)).collect();
+        let targets: Vec<_> = seats
+            .iter()
+            .map(|seat| (seat.node, seat.listening.subscribe()))
+            .collect();
         for seat in &mut seats {
-            for (node, address) in addresses.iter().filter(|(node, _)| *node != seat.node) {
-                seat.links.push((*node, Link::to(*address).await));
+            for (node, target) in targets.iter().filter(|(node, _)| *node != seat.node) {
+                seat.links.push((*node, Link::to(target.clone()).await));
             }
         }
         TestCluster {
@@ -127,12 +131,20 @@ impl TestCluster {
         let seat = self.seat_mut(node);
         let (log, state) = open_stores(seat.directory.path());
         let node = RaftNode::open(options, log, state).await?;
-        let listener = TcpListener::bind(seat.address).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        seat.listening
+            .send_replace(Some(listener.local_addr().unwrap()));
+        let (stop, stopped) = oneshot::channel::<()>();
         let server = tonic::transport::Server::builder()
             .add_service(service(node.clone()))
-            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
+            .serve_with_incoming_shutdown(
+                tokio_stream::wrappers::TcpListenerStream::new(listener),
+                async {
+                    let _ = stopped.await;
+                },
+            );
         let server = tokio::spawn(async move { server.await.unwrap() });
-        seat.running = Some(Running { node, server });
+        seat.running = Some(Running { node, server, stop });
         Ok(())
     }
 
@@ -144,8 +156,9 @@ impl TestCluster {
             .shutdown(Instant::now() + Duration::from_secs(5))
             .await
             .unwrap();
-        running.server.abort();
-        let _ = running.server.await;
+        self.seat(node).listening.send_replace(None);
+        let _ = running.stop.send(());
+        running.server.await.unwrap();
         wait_until_released(running.node).await;
     }
 
@@ -224,10 +237,10 @@ impl Seat {
         let disk = format!("disk-{}", self.node);
         let mut options = RaftOptions::new(self.node, disk, self.directory.path().join("received"));
         options.http_address = format!("http-{}:80", self.node);
-        options.grpc_address = self.address.to_string();
+        options.grpc_address = self.front.address.to_string();
         options.members = vec![Member {
             node: self.node,
-            grpc_address: self.address.to_string(),
+            grpc_address: self.front.address.to_string(),
         }];
         for (node, link) in &self.links {
             options.members.push(Member {
