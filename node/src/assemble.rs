@@ -114,11 +114,7 @@ fn open_stores(config: &Config) -> Result<Stores, StartupError> {
 fn raft_options(config: &Config, directory: &DataDir) -> RaftOptions {
     let raw = &config.raw;
     let snapshots = snapshot_directory(&raw.node.data_dir);
-    let mut options = RaftOptions::new(
-        NodeId(raw.node.id),
-        directory.disk_id(),
-        snapshots,
-    );
+    let mut options = RaftOptions::new(NodeId(raw.node.id), directory.disk_id(), snapshots);
     options.http_address.clone_from(&config.http_advertise);
     options.grpc_address.clone_from(&config.grpc_advertise);
     let members = raw.cluster.members.iter();

@@ -1,5 +1,7 @@
 //! Log lines: for people or as JSON.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
@@ -16,9 +18,13 @@ pub struct FilterError(String);
 /// # Errors
 /// The level is neither a level nor a filter.
 pub fn start(section: &TelemetrySection) -> Result<(), FilterError> {
-    let filter =
-        EnvFilter::try_new(&section.level).map_err(|error| FilterError(error.to_string()))?;
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(true);
+    // What consensus says about itself at `info` is for its developers; a filter may still name it.
+    let filter = EnvFilter::try_new(format!("openraft=warn,{}", section.level))
+        .map_err(|error| FilterError(error.to_string()))?;
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal);
     let lines = match section.format {
         LogFormat::Human => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),

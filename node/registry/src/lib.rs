@@ -57,7 +57,7 @@ pub use blobs::BlobInfo;
 pub use error::RegistryError;
 pub use lists::PageOf;
 pub use manifests::{ManifestInfo, ManifestPut};
-pub use open_blob::{BlobSource, OpenBlob};
+pub use open_blob::{BlobSource, OpenBlob, Piece};
 pub use options::RegistryOptions;
 pub use referrers::Referrer;
 pub use uploads::{Chunk, UploadState};

@@ -1,5 +1,6 @@
 //! Reading a blob, from wherever good bytes can be had.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,31 @@ pub enum BlobSource {
     Local(BlobReader),
     /// Another node does.
     Remote(FetchReader),
+}
+
+/// The next bytes of a blob, verified.
+pub enum Piece {
+    /// Read.
+    Bytes(Bytes),
+    /// To be sent from a file.
+    File {
+        /// Stays readable when the blob is unlinked meanwhile.
+        file: Arc<File>,
+        /// Where the piece starts.
+        offset: u64,
+        /// Its length, at most 1 MiB.
+        length_bytes: usize,
+    },
+}
+
+impl Piece {
+    /// Its length.
+    pub fn len_bytes(&self) -> usize {
+        match self {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::File { length_bytes, .. } => *length_bytes,
+        }
+    }
 }
 
 /// A blob opened for reading.
@@ -92,6 +118,51 @@ impl OpenBlob {
             let next = offset + bytes.len() as u64;
             Ok(Some((bytes, (blob, next))))
         })
+    }
+
+    /// [`OpenBlob::stream`] for a front that can send parts of a file by itself: what is in a local file is verified
+    /// and named instead of read.
+    ///
+    /// # Errors
+    /// As [`OpenBlob::stream`].
+    pub fn pieces(
+        self,
+        start: u64,
+        end_exclusive: u64,
+    ) -> impl Stream<Item = Result<Piece>> + Send + 'static {
+        let end = end_exclusive.min(self.info.size_bytes);
+        futures::stream::try_unfold((self, start), move |(mut blob, offset)| async move {
+            if offset >= end {
+                return Ok(None);
+            }
+            let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            let piece = blob.piece_at(offset, left.min(READ_BYTES)).await?;
+            let next = offset + piece.len_bytes() as u64;
+            Ok(Some((piece, (blob, next))))
+        })
+    }
+
+    async fn piece_at(&mut self, offset: u64, limit_bytes: usize) -> Result<Piece> {
+        if let BlobSource::Local(reader) = &self.source
+            && let Some(file) = reader.file()
+            && reader
+                .verify(offset..offset + limit_bytes as u64)
+                .await
+                .is_ok()
+        {
+            return Ok(Piece::File {
+                file,
+                offset,
+                length_bytes: limit_bytes,
+            });
+        }
+        // Not in a file, or damaged: the ordinary way reports the damage and finds another holder.
+        let bytes = self.read_at(offset, limit_bytes).await?;
+        if bytes.is_empty() {
+            let text = format!("{} ends at {offset}", self.info.digest);
+            return Err(RegistryError::Internal(text));
+        }
+        Ok(Piece::Bytes(bytes))
     }
 
     async fn read_at(&mut self, offset: u64, limit_bytes: usize) -> Result<Bytes> {

@@ -95,7 +95,11 @@ impl Front {
             let range = format!("bytes {start}-{}/{size_bytes}", end - 1);
             builder = builder.header(CONTENT_RANGE, value(&range));
         }
-        finish(builder, Body::from_stream(found.value.stream(start, end)))
+        let body = match head.file_queue() {
+            Some(queue) => queue.body(found.value.pieces(start, end)),
+            None => Body::from_stream(found.value.stream(start, end)),
+        };
+        finish(builder, body)
     }
 
     pub(super) async fn head_blob(

@@ -10,6 +10,7 @@ mod headers;
 mod lists;
 mod manifests;
 mod request;
+mod send_file;
 mod serve;
 mod trace;
 mod uploads;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::Stream;
-use http::request::Parts;
 use http::StatusCode;
+use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use metadata::ids::LogIndex;
@@ -19,6 +19,7 @@ use registry::{BodyError, BodyStream, Caller, Chunk};
 use super::access;
 use super::error::HttpError;
 use super::headers::{self, ARGOSY_MIN_REVISION};
+use super::send_file::FileQueue;
 
 /// The head of a request, and its caller.
 pub(super) struct Head {
@@ -55,6 +56,16 @@ impl Head {
         headers::text(&self.parts.headers, http::header::CONTENT_LENGTH)?
             .parse()
             .ok()
+    }
+
+    /// Where the connection takes parts of files from, when it can send them.
+    pub(super) fn file_queue(&self) -> Option<FileQueue> {
+        let is_plain = self.parts.version <= http::Version::HTTP_11;
+        self.parts
+            .extensions
+            .get::<FileQueue>()
+            .filter(|_| is_plain)
+            .cloned()
     }
 
     /// The body as a chunk of an upload.

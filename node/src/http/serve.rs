@@ -9,12 +9,16 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+use super::send_file::{FileQueue, FileStream};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bounds of the connections.
 #[derive(Clone, Copy, Debug)]
@@ -100,20 +104,24 @@ fn connection_builder(options: ServeOptions) -> Builder<TokioExecutor> {
     builder
 }
 
-type Connection = hyper_util::server::conn::auto::Connection<
-    'static,
-    TokioIo<TcpStream>,
-    TowerToHyperService<tower::util::MapRequest<Router, fn(Request<Incoming>) -> Request<Body>>>,
-    TokioExecutor,
->;
-
-fn connection(builder: &Builder<TokioExecutor>, stream: TcpStream, router: Router) -> Connection {
+/// One connection; `into_owned`, so that it can be watched and spawned.
+fn connection(
+    builder: &Builder<TokioExecutor>,
+    stream: TcpStream,
+    router: Router,
+) -> impl GracefulConnection<Error = BoxError> + Send + 'static {
     // Small answers must not wait for a full segment.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "setting TCP_NODELAY failed");
     }
-    let to_axum: fn(Request<Incoming>) -> Request<Body> = |request| request.map(Body::new);
-    let service = TowerToHyperService::new(router.map_request(to_axum));
+    let queue = FileQueue::default();
+    let stream = FileStream::new(stream, queue.clone());
+    let service =
+        TowerToHyperService::new(router.map_request(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(queue.clone());
+            request
+        }));
     builder
         .serve_connection(TokioIo::new(stream), service)
         .into_owned()
