@@ -1,0 +1,40 @@
+//! Load for `tests/bench`: one scenario a run, bounded in count, against one or more endpoints on loopback.
+//!
+//! Blocking sockets and a thread for each client, so that the generator costs as little as it can on the machine it
+//! shares with what it measures. Prints one JSON object: operations, bytes, seconds.
+
+mod client;
+mod scenarios;
+
+use std::process::ExitCode;
+
+use scenarios::{Outcome, Plan};
+
+const USAGE: &str = "usage: load SCENARIO key=value...
+scenarios: push pull images manifests list mounts deletes tags repositories
+keys: endpoints=HOST:PORT,... clients=N count=N size=BYTES repository=NAME path=PATH accept=TYPE seed=N";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let Some(scenario) = arguments.next() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let plan = match Plan::parse(arguments) {
+        Ok(plan) => plan,
+        Err(reason) => {
+            eprintln!("load: {reason}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match scenarios::run(&scenario, &plan) {
+        Ok(Outcome { operations, bytes, seconds }) => {
+            println!("{{\"operations\":{operations},\"bytes\":{bytes},\"seconds\":{seconds:.6}}}");
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            eprintln!("load: {scenario}: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
