@@ -103,3 +103,6 @@ impl MetadataView for Overlay<'_> {
         self.base.applied()
     }
 }
+
+#[cfg(test)]
+mod tests;

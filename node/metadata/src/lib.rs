@@ -36,4 +36,6 @@ pub mod query;
 pub mod record;
 pub mod response;
 mod scan;
+#[cfg(test)]
+mod testing;
 pub mod view;

@@ -1,1 +1,10 @@
+//! Each command by hand, then all of them at random.
 
+mod blobs;
+mod cluster;
+mod manifests;
+mod placements;
+mod random;
+mod sessions;
+mod tags;
+mod tickets;

@@ -158,8 +158,11 @@ fn tag_history(checker: &mut Checker<'_>) -> Result<(), ViewError> {
         let newest = scan::first_key(checker.view, &key::tag_history(repository, &tag))?;
         if newest.as_deref() == Some(key) {
             let record: Option<TagRecord> = checker.load(&key::tag(repository, &tag))?;
-            let now = record.map(|record| record.digest);
-            checker.expect(now == change.digest, "a tag is where its history ends", key);
+            let ends = change.digest.map(|digest| TagRecord {
+                digest,
+                index: change.index,
+            });
+            checker.expect(record == ends, "a tag is where its history ends", key);
         }
         Ok(())
     })

@@ -5,6 +5,7 @@ use crate::apply::ANSWERS_PER_SESSION;
 use crate::ids::{LogTime, NodeId, TicketId};
 use crate::key::{self, Table};
 use crate::record::{AnswerRecord, SessionRecord, TicketRecord};
+use crate::scan;
 use crate::view::ViewError;
 
 pub(super) fn check(checker: &mut Checker<'_>) -> Result<(), ViewError> {
@@ -37,7 +38,11 @@ fn sessions(checker: &mut Checker<'_>) -> Result<(), ViewError> {
     checker.each_record::<SessionRecord>(Table::Session, |checker, key, mut parts, session| {
         let (node, boot) = (NodeId(parts.number()?), parts.number()?);
         let listed = key::session_due(session.due_at, node, boot);
-        checker.expect_key(&listed, "every session has a review", key)
+        checker.expect_key(&listed, "every session has a review", key)?;
+        let has_answer = scan::first_key(checker.view, &key::answers_of(node, boot))?.is_some();
+        let agrees = has_answer != session.is_retired;
+        checker.expect(agrees, "a session is retired or has an answer", key);
+        Ok(())
     })?;
     checker.each(Table::SessionDue, |checker, key, mut parts| {
         let at = LogTime(parts.number()?);
