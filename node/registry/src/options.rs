@@ -18,7 +18,8 @@ pub struct RegistryOptions {
     /// Whether reads of tags and lists see everything acknowledged anywhere before they began. Without it they
     /// show what this node has applied, which may be a little old.
     pub linearizable_tags: bool,
-    /// Open upload sessions with bytes on this node; one more is refused as overload.
+    /// Open upload sessions with bytes on this node; one more is refused as overload. Each may hold as many bytes in
+    /// memory as the blob store keeps inline.
     pub uploads_max: usize,
     /// Largest blob in bytes; `None` leaves it to the disk.
     pub upload_max_bytes: Option<u64>,
@@ -33,7 +34,7 @@ impl Default for RegistryOptions {
             copies_timeout: Duration::from_secs(30),
             deletes_enabled: true,
             linearizable_tags: true,
-            uploads_max: 10_000,
+            uploads_max: 4_096,
             upload_max_bytes: None,
         }
     }

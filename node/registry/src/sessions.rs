@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metadata::ids::TicketId;
 use oci::{Algorithm, Digest, UploadId};
@@ -97,6 +97,13 @@ impl Session {
             .clone()
             .try_lock_owned()
             .map_err(|_| RegistryError::RangeInvalid { offset_bytes })
+    }
+
+    /// Takes the session as soon as nobody else has it, when that is soon enough.
+    pub(crate) async fn lock_within(&self, limit: Duration) -> Option<OwnedMutexGuard<Writer>> {
+        tokio::time::timeout(limit, self.writer.clone().lock_owned())
+            .await
+            .ok()
     }
 
     /// Bytes that have arrived.

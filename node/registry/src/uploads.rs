@@ -4,7 +4,7 @@
 //! the cluster, so any node can verify it and pass a request on to the owner (protocols.md section 4, step 1).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metadata::command::{CloseTickets, Command};
@@ -36,6 +36,9 @@ pub struct Chunk {
     /// Its bytes.
     pub body: BodyStream,
 }
+
+/// How long a status request waits for one that still writes.
+const STATUS_WAIT: Duration = Duration::from_secs(1);
 
 /// Where a session lives.
 enum Place {
@@ -262,8 +265,9 @@ impl Registry {
 
     async fn offset_of(&self, upload: UploadId) -> Result<u64> {
         let session = self.sessions.enter(upload)?;
-        // While another request writes, what it has taken so far is the answer.
-        if let Ok(mut writer) = session.lock()
+        // A client asks after its connection broke, when this node may still be taking the last bytes that came.
+        // A request that goes on for longer is answered with what it has taken so far.
+        if let Some(mut writer) = session.lock_within(STATUS_WAIT).await
             && let Writer::Idle = *writer
         {
             self.open_writer(&session, &mut writer).await?;

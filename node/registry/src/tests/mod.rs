@@ -1,1 +1,11 @@
+//! The services of one or several nodes over a log, blobs and peers in one process.
 
+mod blobs;
+mod damage;
+mod fixture;
+mod lists;
+mod manifests;
+mod owners;
+mod recovery;
+mod referrers;
+mod uploads;

@@ -1,0 +1,110 @@
+//! Damaged copies: clients never see a wrong byte, and the copy is replaced.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use metadata::ids::NodeId;
+use oci::Digest;
+use storage::blob::MemoryBlobs;
+
+use super::fixture::*;
+use crate::RegistryError;
+
+/// Two nodes that both hold a blob; its bytes are damaged on the first.
+async fn damaged(copies: u64, offset: usize) -> (Cluster, Bytes, Digest, Vec<MemoryBlobs>) {
+    let mut cluster = Cluster::memory(0, 1, 1);
+    let ids: Vec<NodeId> = (1..=copies).map(NodeId).collect();
+    let copies = u32::try_from(copies).unwrap();
+    cluster.log = metadata::memory::MemoryLog::with_nodes(&ids, copies, copies).unwrap();
+    let stores: Vec<MemoryBlobs> = ids.iter().map(|_| MemoryBlobs::new()).collect();
+    for (id, store) in ids.iter().zip(&stores) {
+        cluster.start(*id, Arc::new(store.clone()));
+    }
+    let blob = pattern(6 * 256 * 1024, 1);
+    let digest = sha256(&blob);
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    assert!(stores[0].damage(&digest, offset));
+    (cluster, blob, digest, stores)
+}
+
+#[tokio::test]
+async fn a_damaged_copy_is_replaced_while_its_reader_goes_on() {
+    // In the first read, and in a later one.
+    for offset in [1000, 5 * 256 * 1024 + 3] {
+        let (cluster, blob, digest, _) = damaged(2, offset).await;
+        assert_eq!(
+            read(cluster.registry(1), &repository(), &digest)
+                .await
+                .unwrap(),
+            blob
+        );
+        let repaired = async {
+            while cluster.holders(&digest) != [1, 2] {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), repaired)
+            .await
+            .expect("the copy is counted again");
+        let fetches = cluster.network.fetches(NodeId(2));
+        assert_eq!(
+            read(cluster.registry(1), &repository(), &digest)
+                .await
+                .unwrap(),
+            blob
+        );
+        assert_eq!(
+            cluster.network.fetches(NodeId(2)),
+            fetches,
+            "it is good again"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_another_copy_the_stream_ends_before_the_damage() {
+    let (cluster, blob, digest, stores) = damaged(1, 5 * 256 * 1024 + 3).await;
+    let registry = cluster.registry(1);
+    let open = registry
+        .open_blob(&caller(), &repository(), &digest)
+        .await
+        .unwrap();
+    let pieces: Vec<Result<Bytes, RegistryError>> = open.value.stream(0, u64::MAX).collect().await;
+    let (last, good) = pieces.split_last().unwrap();
+    assert!(matches!(last, Err(RegistryError::ContentUnavailable(_))));
+    let got: Vec<Bytes> = good
+        .iter()
+        .map(|piece| piece.as_ref().unwrap().clone())
+        .collect();
+    assert_eq!(got.concat(), blob.slice(..4 * 256 * 1024));
+    // The only copy stays, and stays counted.
+    assert_eq!(cluster.holders(&digest), [1]);
+    assert!(
+        storage::blob::BlobStore::stat(&stores[0], &digest)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let start = read_range(registry, &repository(), &digest, 0, 1000)
+        .await
+        .unwrap();
+    assert_eq!(start, blob.slice(..1000));
+}
+
+#[tokio::test]
+async fn an_unreachable_good_copy_ends_the_stream_too() {
+    let (cluster, _, digest, _) = damaged(2, 1000).await;
+    cluster.network.cut(NodeId(1), NodeId(2));
+    let answer = read(cluster.registry(1), &repository(), &digest).await;
+    assert!(matches!(answer, Err(RegistryError::ContentUnavailable(_))));
+    cluster.network.heal(NodeId(1), NodeId(2));
+    assert!(
+        read(cluster.registry(1), &repository(), &digest)
+            .await
+            .is_ok()
+    );
+}
