@@ -236,3 +236,6 @@ impl BlobStore for DirectoryBlobs {
         self.shelf.disk.usage()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,6 +139,11 @@ impl LocalIndex {
         self.submit_blocking(edit)?.wait_blocking()
     }
 
+    /// Writes without the thread and without sharing a sync: for the start, from any thread.
+    pub(super) fn write_alone(&self, edit: Edit) -> Result<(), BlobError> {
+        self.writer.write_alone(edit)
+    }
+
     /// Syncs since the index was opened; less than the number of writes when they shared.
     pub(super) fn sync_count(&self) -> u64 {
         self.writer.sync_count()

@@ -43,8 +43,13 @@ impl Shelf {
             locks: DigestLocks::new(),
             disk,
         };
+        let mut edit = Edit::default();
         for digest in shelf.index.strays()? {
-            shelf.clear_stray(&digest)?;
+            shelf.remove_stray_file(&digest)?;
+            edit = edit.remove_stray(&digest);
+        }
+        if !edit.is_empty() {
+            shelf.index.write_alone(edit)?;
         }
         Ok(shelf)
     }
@@ -198,14 +203,18 @@ impl Shelf {
         self.clear_stray(digest)
     }
 
-    /// Removes a file that may lie under a digest without a record that wants it.
     fn clear_stray(&self, digest: &Digest) -> Result<(), BlobError> {
-        let record = self.index.record(digest)?;
-        if record.is_none_or(|record| record.place == Place::Inline) {
-            self.files.remove_blob(digest, &self.disk)?;
-        }
+        self.remove_stray_file(digest)?;
         self.index
             .write_blocking(Edit::default().remove_stray(digest))
+    }
+
+    /// Removes a file that may lie under a digest without a record that wants it.
+    fn remove_stray_file(&self, digest: &Digest) -> Result<(), BlobError> {
+        match self.index.record(digest)? {
+            Some(record) if record.place == Place::File => Ok(()),
+            _ => self.files.remove_blob(digest, &self.disk),
+        }
     }
 
     fn has_file(&self, digest: &Digest, size_bytes: u64) -> Result<bool, BlobError> {

@@ -50,3 +50,6 @@ pub(super) fn judge(
         is_protected,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
-    DBRecoveryMode, Options,
+    DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, Options,
 };
 
 use crate::blob::options::BlobOptions;
@@ -46,9 +46,14 @@ const BODY_FILE_BYTES: u64 = 64 << 20;
 
 pub(super) fn open(directory: &Path, options: &BlobOptions) -> Result<Database, StorageError> {
     let cache = Cache::new_lru_cache(options.index_cache_bytes);
-    let families = Family::ALL
-        .map(|which| ColumnFamilyDescriptor::new(which.name(), table(which, options, &cache)));
-    crate::rocks::open(directory, &whole(options), families.into())
+    let descriptor = |name, which| ColumnFamilyDescriptor::new(name, table(which, options, &cache));
+    let mut families: Vec<_> = Family::ALL
+        .map(|which| descriptor(which.name(), which))
+        .into();
+    // RocksDB insists on a family of this name. Nothing is in it, but after a full disk RocksDB wants as much
+    // free space as the largest write buffer before it goes on, and 64 MiB is its default.
+    families.push(descriptor(DEFAULT_COLUMN_FAMILY_NAME, Family::Strays));
+    crate::rocks::open(directory, &whole(options), families)
 }
 
 pub(super) fn family(database: &Database, which: Family) -> Arc<BoundColumnFamily<'_>> {

@@ -72,6 +72,10 @@ impl Edit {
         self.with(Family::Strays, digest.to_key(), None)
     }
 
+    pub(in crate::blob) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn with(mut self, family: Family, key: Vec<u8>, value: Option<Bytes>) -> Self {
         self.0.push(Change { family, key, value });
         self
@@ -106,26 +110,26 @@ struct Request {
 
 /// The thread that writes.
 pub(super) struct Writer {
+    target: Arc<Target>,
     /// `None` only while the writer is dropped.
     queue: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
-    syncs: Arc<AtomicU64>,
 }
 
 impl Writer {
     pub(super) fn start(database: Arc<Database>, disk: Arc<Disk>) -> Result<Self, StorageError> {
-        let (queue, requests) = mpsc::channel(QUEUE_EDITS);
-        let syncs = Arc::new(AtomicU64::new(0));
         let path = database.path().to_owned();
-        let counter = Arc::clone(&syncs);
+        let target = Arc::new(Target::new(database, disk));
+        let (queue, requests) = mpsc::channel(QUEUE_EDITS);
+        let thread_target = Arc::clone(&target);
         let thread = std::thread::Builder::new()
             .name("blob-index".to_owned())
-            .spawn(move || run(&database, &disk, &counter, requests))
+            .spawn(move || thread_target.run(requests))
             .map_err(StorageError::io("start a thread for", &path))?;
         Ok(Writer {
+            target,
             queue: Some(queue),
             thread: Some(thread),
-            syncs,
         })
     }
 
@@ -148,8 +152,15 @@ impl Writer {
         Ok(Written(written))
     }
 
+    /// Writes on the calling thread, whichever it is. May overtake what is queued.
+    pub(super) fn write_alone(&self, edit: Edit) -> Result<(), BlobError> {
+        let mut batch = WriteBatch::default();
+        self.target.add(&mut batch, edit);
+        self.target.write(batch)
+    }
+
     pub(super) fn sync_count(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
+        self.target.syncs.load(Ordering::Relaxed)
     }
 }
 
@@ -164,64 +175,83 @@ impl Drop for Writer {
     }
 }
 
-fn run(database: &Database, disk: &Disk, syncs: &AtomicU64, mut requests: mpsc::Receiver<Request>) {
-    let mut options = WriteOptions::default();
-    options.set_sync(true);
-    let mut waiting = Vec::with_capacity(QUEUE_EDITS);
-    while let Some(first) = requests.blocking_recv() {
-        let mut batch = WriteBatch::default();
-        let mut next = Some(first);
-        while let Some(request) = next {
-            add(database, &mut batch, request.edit);
-            waiting.push(request.done);
-            let room = batch.size_in_bytes() < BATCH_BYTES && waiting.len() < QUEUE_EDITS;
-            next = if room { requests.try_recv().ok() } else { None };
-        }
-        syncs.fetch_add(1, Ordering::Relaxed);
-        let outcome = write(database, disk, batch, &options);
-        for done in waiting.drain(..) {
-            // A caller that went away does not need the answer.
-            let _ = done.send(match &outcome {
-                Ok(()) => Ok(()),
-                Err(BlobError::NoSpace) => Err(BlobError::NoSpace),
-                Err(_) => Err(BlobError::Failed),
-            });
-        }
-    }
+/// What is written to.
+struct Target {
+    database: Arc<Database>,
+    disk: Arc<Disk>,
+    synced: WriteOptions,
+    syncs: AtomicU64,
 }
 
-fn add(database: &Database, batch: &mut WriteBatch, edit: Edit) {
-    for Change {
-        family: which,
-        key,
-        value,
-    } in edit.0
-    {
-        match value {
-            Some(value) => batch.put_cf(&family(database, which), key, value),
-            None => batch.delete_cf(&family(database, which), key),
+impl Target {
+    fn new(database: Arc<Database>, disk: Arc<Disk>) -> Self {
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        Target {
+            database,
+            disk,
+            synced,
+            syncs: AtomicU64::new(0),
         }
     }
-}
 
-/// A full disk fails this batch; anything else leaves unknown what is durable and ends all writing.
-fn write(
-    database: &Database,
-    disk: &Disk,
-    batch: WriteBatch,
-    options: &WriteOptions,
-) -> Result<(), BlobError> {
-    disk.check_writable()?;
-    let Err(error) = database.write_opt(batch, options) else {
-        return Ok(());
-    };
-    // The binding tells the kind of an error, not its subcode; RocksDB keeps the text of strerror.
-    let text = error.to_string();
-    if text.contains("No space left") || text.contains("quota exceeded") {
-        return Err(BlobError::NoSpace);
+    fn run(&self, mut requests: mpsc::Receiver<Request>) {
+        let mut waiting = Vec::with_capacity(QUEUE_EDITS);
+        while let Some(first) = requests.blocking_recv() {
+            let mut batch = WriteBatch::default();
+            let mut next = Some(first);
+            while let Some(request) = next {
+                self.add(&mut batch, request.edit);
+                waiting.push(request.done);
+                let has_room = batch.size_in_bytes() < BATCH_BYTES && waiting.len() < QUEUE_EDITS;
+                next = if has_room {
+                    requests.try_recv().ok()
+                } else {
+                    None
+                };
+            }
+            let outcome = self.write(batch);
+            for done in waiting.drain(..) {
+                // A caller that went away does not need the answer.
+                let _ = done.send(match &outcome {
+                    Ok(()) => Ok(()),
+                    Err(BlobError::NoSpace) => Err(BlobError::NoSpace),
+                    Err(_) => Err(BlobError::Failed),
+                });
+            }
+        }
     }
-    disk.fail(&error);
-    Err(BlobError::Failed)
+
+    fn add(&self, batch: &mut WriteBatch, edit: Edit) {
+        for Change {
+            family: which,
+            key,
+            value,
+        } in edit.0
+        {
+            match value {
+                Some(value) => batch.put_cf(&family(&self.database, which), key, value),
+                None => batch.delete_cf(&family(&self.database, which), key),
+            }
+        }
+    }
+
+    /// A full disk fails this batch; RocksDB then refuses writes until, some seconds after there is room again,
+    /// it has moved to a new log. Anything else leaves unknown what is durable and ends all writing.
+    fn write(&self, batch: WriteBatch) -> Result<(), BlobError> {
+        self.disk.check_writable()?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let Err(error) = self.database.write_opt(batch, &self.synced) else {
+            return Ok(());
+        };
+        // The binding tells the kind of an error, not its subcode; RocksDB keeps the text of strerror.
+        let text = error.to_string();
+        if text.contains("No space left") || text.contains("quota exceeded") {
+            return Err(BlobError::NoSpace);
+        }
+        self.disk.fail(&error);
+        Err(BlobError::Failed)
+    }
 }
 
 fn closed() -> BlobError {
