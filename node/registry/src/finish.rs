@@ -14,7 +14,7 @@ use replication::peers::PushEnd;
 use replication::{Copies, Spread};
 
 use crate::append::keep;
-use crate::error::{About, RegistryError, not_copied, not_stored};
+use crate::error::{About, RegistryError, not_copied};
 use crate::sessions::{Receiving, Session, Stored, Writer};
 use crate::uploads::Chunk;
 use crate::{BlobInfo, Caller, Registry, Result, Seen};
@@ -111,8 +111,9 @@ impl Registry {
         self.commit_copies(session, writer, goal, copies).await
     }
 
-    /// A blob of which W nodes have a counted copy needs no further ones: only the link is new. `None` when there
-    /// are not enough copies.
+    /// A blob of which W nodes have a counted copy needs no further ones: only the link is new. The log counts again.
+    /// This node does not claim a copy of its own here: one that was reported lost may still lie around. `None` when
+    /// there are not enough copies.
     async fn commit_known(
         &self,
         session: &Session,
@@ -130,14 +131,8 @@ impl Registry {
         if !enough.value {
             return Ok(None);
         }
-        let pinned = self
-            .blobs
-            .pin(&goal.digest, session.ticket())
-            .await
-            .map_err(not_stored)?;
-        let holders = pinned.map(|_| self.log.node_id()).into_iter().collect();
         match self
-            .commit_blob(session.ticket(), goal, size_bytes, holders, 0)
+            .commit_blob(session.ticket(), goal, size_bytes, Vec::new(), 0)
             .await
         {
             Ok((seen, _)) => Ok(Some(seen)),

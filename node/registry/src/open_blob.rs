@@ -109,12 +109,6 @@ impl OpenBlob {
             }
             let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
             let bytes = blob.read_at(offset, left.min(READ_BYTES)).await?;
-            if bytes.is_empty() {
-                return Err(RegistryError::Internal(format!(
-                    "{} ends at {offset}",
-                    blob.info.digest
-                )));
-            }
             let next = offset + bytes.len() as u64;
             Ok(Some((bytes, (blob, next))))
         })
@@ -157,15 +151,20 @@ impl OpenBlob {
             });
         }
         // Not in a file, or damaged: the ordinary way reports the damage and finds another holder.
-        let bytes = self.read_at(offset, limit_bytes).await?;
+        self.read_at(offset, limit_bytes).await.map(Piece::Bytes)
+    }
+
+    /// At least one byte, or an error: a source that ends early must not become a loop.
+    async fn read_at(&mut self, offset: u64, limit_bytes: usize) -> Result<Bytes> {
+        let bytes = self.read_some(offset, limit_bytes).await?;
         if bytes.is_empty() {
             let text = format!("{} ends at {offset}", self.info.digest);
             return Err(RegistryError::Internal(text));
         }
-        Ok(Piece::Bytes(bytes))
+        Ok(bytes)
     }
 
-    async fn read_at(&mut self, offset: u64, limit_bytes: usize) -> Result<Bytes> {
+    async fn read_some(&mut self, offset: u64, limit_bytes: usize) -> Result<Bytes> {
         if let BlobSource::Local(reader) = &self.source {
             match reader.read_at(offset, limit_bytes).await {
                 Ok(bytes) => return Ok(bytes),

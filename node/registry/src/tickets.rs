@@ -127,7 +127,7 @@ impl Tickets {
         let command = Command::OpenTickets(OpenTickets {
             kind: TicketKind::Upload,
             node: self.log.node_id(),
-            count: TICKETS_PER_ENTRY as u32,
+            count: u32::try_from(TICKETS_PER_ENTRY).unwrap_or(u32::MAX),
             ttl_ms: self.ttl_ms.saturating_mul(2),
         });
         let outcome = self

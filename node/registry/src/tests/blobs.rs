@@ -68,7 +68,7 @@ async fn ranges_are_cut_to_the_blob() {
         let got = read_range(registry, &repository(), &digest, start, stop)
             .await
             .unwrap();
-        let (from, to) = (start as usize, stop.min(end) as usize);
+        let [from, to] = [start, stop.min(end)].map(|at| usize::try_from(at).unwrap());
         assert_eq!(got, blob.slice(from..to), "{start}..{stop}");
     }
 }
@@ -83,7 +83,7 @@ async fn a_node_without_the_blob_reads_it_from_a_holder() {
             .unwrap();
         let holders = cluster.holders(&digest);
         assert_eq!(holders.len(), 2);
-        let outsider = (1..=3).find(|node| !holders.contains(node)).unwrap() as usize;
+        let outsider = (1..=3).find(|node| !holders.contains(node)).unwrap();
         let registry = cluster.registry(outsider);
         let open = registry
             .open_blob(&caller(), &repository(), &digest)
@@ -111,7 +111,7 @@ async fn acknowledged_content_that_nobody_can_deliver_is_not_unknown() {
     for holder in holders {
         cluster.network.cut(NodeId(outsider), NodeId(holder));
     }
-    let registry = cluster.registry(outsider as usize);
+    let registry = cluster.registry(outsider);
     let open = registry.open_blob(&caller(), &repository(), &digest).await;
     assert!(matches!(
         open.map(drop),

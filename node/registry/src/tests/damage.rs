@@ -10,7 +10,7 @@ use oci::Digest;
 use storage::blob::MemoryBlobs;
 
 use super::fixture::*;
-use crate::RegistryError;
+use crate::{Piece, RegistryError};
 
 /// Two nodes that both hold a blob; its bytes are damaged on the first.
 async fn damaged(copies: u64, offset: usize) -> (Cluster, Bytes, Digest, Vec<MemoryBlobs>) {
@@ -107,4 +107,49 @@ async fn an_unreachable_good_copy_ends_the_stream_too() {
             .await
             .is_ok()
     );
+}
+
+/// What a front that sends parts of files would put on the wire.
+async fn sent(registry: &Arc<crate::Registry>, digest: &Digest) -> (Bytes, bool) {
+    let open = registry
+        .open_blob(&caller(), &repository(), digest)
+        .await
+        .unwrap();
+    let mut pieces = Box::pin(open.value.pieces(0, u64::MAX));
+    let (mut bytes, mut has_files) = (Vec::new(), false);
+    while let Some(piece) = pieces.next().await {
+        match piece.unwrap() {
+            Piece::Bytes(read) => bytes.extend_from_slice(&read),
+            Piece::File {
+                file,
+                offset,
+                length_bytes,
+            } => {
+                let start = bytes.len();
+                bytes.resize(start + length_bytes, 0);
+                std::os::unix::fs::FileExt::read_exact_at(&*file, &mut bytes[start..], offset)
+                    .unwrap();
+                has_files = true;
+            }
+        }
+    }
+    (bytes.into(), has_files)
+}
+
+#[tokio::test]
+async fn pieces_of_a_file_are_whole_and_verified() {
+    let cluster = Cluster::on_disk(2, 2, 2);
+    let blob = pattern(6 * 256 * 1024 + 5, 1);
+    let digest = sha256(&blob);
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    assert_eq!(
+        sent(cluster.registry(1), &digest).await,
+        (blob.clone(), true)
+    );
+    cluster.damage_files(NodeId(1));
+    let (bytes, _) = sent(cluster.registry(1), &digest).await;
+    assert!(bytes == blob, "another holder stepped in");
+    assert!(cluster.network.fetches(NodeId(2)) > 0);
 }

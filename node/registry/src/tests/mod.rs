@@ -1,11 +1,15 @@
 //! The services of one or several nodes over a log, blobs and peers in one process.
 
 mod blobs;
+mod chunks;
+mod content;
 mod damage;
 mod fixture;
+mod lagging;
 mod lists;
 mod manifests;
 mod owners;
 mod recovery;
 mod referrers;
+mod tags;
 mod uploads;

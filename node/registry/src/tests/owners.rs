@@ -7,7 +7,7 @@ use replication::peers::{UploadAction, UploadAnswer, UploadRequest};
 use super::fixture::*;
 use crate::RegistryError;
 
-async fn start(cluster: &Cluster, node: usize) -> String {
+async fn start_on(cluster: &Cluster, node: u64) -> String {
     cluster
         .registry(node)
         .start_upload(&caller(), &repository())
@@ -22,7 +22,7 @@ async fn every_request_may_go_to_another_node() {
     for cluster in [Cluster::memory(3, 3, 2), Cluster::on_disk(3, 3, 2)] {
         let blob = pattern(3 * SMALL_BYTES, 1);
         let digest = sha256(&blob);
-        let id = start(&cluster, 1).await;
+        let id = start_on(&cluster, 1).await;
         let (first, second) = (blob.slice(..6000), blob.slice(6000..));
         let state = cluster
             .registry(2)
@@ -64,7 +64,7 @@ async fn every_request_may_go_to_another_node() {
 async fn the_owners_errors_reach_the_client_as_they_are() {
     let cluster = Cluster::memory(2, 2, 1);
     let (owner, other) = (cluster.registry(1), cluster.registry(2));
-    let id = start(&cluster, 1).await;
+    let id = start_on(&cluster, 1).await;
     let blob = pattern(1000, 1);
     let digest = sha256(&blob);
     owner
@@ -111,7 +111,7 @@ async fn the_owners_errors_reach_the_client_as_they_are() {
 #[tokio::test]
 async fn any_node_can_cancel() {
     let cluster = Cluster::memory(2, 2, 1);
-    let id = start(&cluster, 1).await;
+    let id = start_on(&cluster, 1).await;
     let bytes = pattern(10, 1);
     cluster
         .registry(1)
@@ -136,7 +136,7 @@ async fn any_node_can_cancel() {
 #[tokio::test]
 async fn an_unreachable_owner_is_not_an_unknown_upload() {
     let cluster = Cluster::memory(2, 2, 1);
-    let id = start(&cluster, 1).await;
+    let id = start_on(&cluster, 1).await;
     cluster.network.cut(NodeId(1), NodeId(2));
     let other = cluster.registry(2);
     let append = other
@@ -160,7 +160,7 @@ async fn an_unreachable_owner_is_not_an_unknown_upload() {
 async fn a_node_that_is_not_in_the_cluster_owns_nothing() {
     let cluster = Cluster::memory(1, 1, 1);
     let registry = cluster.registry(1);
-    let id = start(&cluster, 1).await;
+    let id = start_on(&cluster, 1).await;
     let key = registry.upload_key().unwrap();
     let mut upload = UploadId::decode(&id, &key, &repository()).unwrap();
     upload.owner = 9;
@@ -172,7 +172,7 @@ async fn a_node_that_is_not_in_the_cluster_owns_nothing() {
 #[tokio::test]
 async fn a_node_answers_only_for_its_own_sessions() {
     let cluster = Cluster::memory(2, 2, 1);
-    let id = start(&cluster, 1).await;
+    let id = start_on(&cluster, 1).await;
     let request = |upload: &str| UploadRequest {
         upload: upload.to_owned(),
         repository: repository(),
@@ -198,7 +198,7 @@ async fn a_node_answers_only_for_its_own_sessions() {
 #[tokio::test]
 async fn a_closed_ticket_needs_no_question_to_the_owner() {
     let cluster = Cluster::memory(2, 2, 1);
-    let id = start(&cluster, 1).await;
+    let id = start_on(&cluster, 1).await;
     cluster
         .registry(1)
         .cancel_upload(&caller(), &repository(), &id)
