@@ -1,9 +1,8 @@
 //! The seam between services and consensus.
 
-#[allow(
-    clippy::disallowed_types,
-    reason = "deadlines are handed through; nothing here reads a clock"
-)]
+// Deadlines are instants handed through; nothing here reads a clock.
+#![allow(clippy::disallowed_types)]
+
 use std::time::Instant;
 
 use async_trait::async_trait;

@@ -18,12 +18,15 @@ pub(crate) fn exists(view: &dyn MetadataView, key: &[u8]) -> Result<bool, ViewEr
     Ok(view.get(key)?.is_some())
 }
 
+/// Sees a key and its value, and may fail.
+type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, ViewError> + 'a;
+
 /// [`MetadataView::scan`] with a visitor that may fail.
 pub(crate) fn visit(
     view: &dyn MetadataView,
     prefix: &[u8],
     after: Option<&[u8]>,
-    visitor: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, ViewError>,
+    visitor: &mut Visitor<'_>,
 ) -> Result<(), ViewError> {
     let mut failure = None;
     view.scan(prefix, after, &mut |key, value| match visitor(key, value) {

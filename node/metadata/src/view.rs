@@ -18,6 +18,8 @@ pub trait MetadataView {
 
     /// Visits the keys that start with `prefix` in ascending order, strictly after `after` when given
     /// (a full key), until the visitor breaks.
+    // An alias would hide what a visitor gets, and tie two lifetimes that need not be one.
+    #[allow(clippy::type_complexity)]
     fn scan(
         &self,
         prefix: &[u8],

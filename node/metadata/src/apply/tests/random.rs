@@ -133,26 +133,48 @@ impl Proposer {
     }
 
     fn commands(&self, view: &MemoryView, (kind, choice): Choice) -> Vec<Command> {
-        let [a, b, c, d, e, f] = choice;
-        let repository = repository(pick(&PICKED, a));
-        let blob = digest(pick(&BLOBS, b));
-        let node = NodeId(u64::from(c % 4) + 1);
-        let fresh = TicketId::new(LogIndex(view.applied().0 + 1), 0);
-        // Mostly a ticket opened for the purpose, sometimes one that may be used up or of another kind.
-        let ticket = if d.is_multiple_of(4) {
-            self.ticket(d / 4)
-        } else {
-            fresh
-        };
-        let with_ticket = |kind, command| {
-            let open = if ticket == fresh {
-                Some(open(kind, u32::from(e % 2) + 1))
-            } else {
-                None
-            };
-            open.into_iter().chain([command]).collect()
-        };
-        let one = match kind % 32 {
+        let [a, b, c, ..] = choice;
+        let (repository, node) = (repository(pick(&PICKED, a)), NodeId(u64::from(c % 4) + 1));
+        let (blob, manifest) = (digest(pick(&BLOBS, b)), digest(pick(&MANIFESTS, b)));
+        match kind % 32 {
+            0..=6 => vec![self.cluster_command(kind % 32, choice)],
+            7..=13 => self.commit(view, choice),
+            14 => vec![Command::MountBlob(MountBlob {
+                from: (c % 2 == 0).then(|| self::repository(pick(&PICKED, choice[3]))),
+                repository,
+                digest: blob,
+            })],
+            15 => vec![Command::TouchBlob(TouchBlob {
+                repository,
+                digest: blob,
+            })],
+            16 => vec![Command::UnlinkBlob(UnlinkBlob {
+                repository,
+                digest: blob,
+            })],
+            17..=23 => vec![Command::PutManifest(put_manifest(choice))],
+            24 => vec![Command::DeleteManifest(DeleteManifest {
+                repository,
+                digest: manifest,
+            })],
+            25 => {
+                let (tag, precondition) = (tag(pick(&TAGS, b)), precondition(c, choice[3]));
+                vec![Command::DeleteTag(DeleteTag {
+                    repository,
+                    tag,
+                    precondition,
+                })]
+            }
+            26 | 27 => self.add_placement(view, node, blob, choice),
+            28 => vec![Command::DropPlacement(DropPlacement { node, digest: blob })],
+            29 => vec![Command::ReportLost(ReportLost { node, digest: blob })],
+            30 => ticks(view, 1, u64::from(a) * 100),
+            _ => ticks(view, if a % 8 == 0 { 32 } else { 2 }, 20_000),
+        }
+    }
+
+    fn cluster_command(&self, kind: u8, [a, b, _, d, ..]: [u8; 6]) -> Command {
+        match kind {
             0 => initialize(3, 2),
             1 => Command::SetReplication(SetReplication {
                 copies: u32::from(a % 4),
@@ -168,56 +190,54 @@ impl Proposer {
                 tickets: vec![self.ticket(d)],
                 ttl_ms: 300_000,
             }),
-            6 => Command::CloseTickets(CloseTickets {
+            _ => Command::CloseTickets(CloseTickets {
                 tickets: vec![self.ticket(d)],
             }),
-            7..=13 => {
-                let holders = [node.0, u64::from(e % 3) + 1];
-                let mut commit = commit(ticket, repository.as_str(), pick(&BLOBS, b), &holders);
-                commit.stragglers = u32::from(f % 3);
-                commit.size_bytes += u64::from(f.is_multiple_of(16));
-                return with_ticket(TicketKind::Upload, Command::CommitBlob(commit));
-            }
-            14 => Command::MountBlob(MountBlob {
-                from: (c % 2 == 0).then(|| crate::testing::repository(pick(&PICKED, d))),
-                repository,
-                digest: blob,
-            }),
-            15 => Command::TouchBlob(TouchBlob {
-                repository,
-                digest: blob,
-            }),
-            16 => Command::UnlinkBlob(UnlinkBlob {
-                repository,
-                digest: blob,
-            }),
-            17..=23 => Command::PutManifest(put_manifest(choice)),
-            24 => {
-                let digest = digest(pick(&MANIFESTS, b));
-                Command::DeleteManifest(DeleteManifest { repository, digest })
-            }
-            25 => {
-                let (tag, precondition) = (tag(pick(&TAGS, b)), precondition(c, d));
-                Command::DeleteTag(DeleteTag {
-                    repository,
-                    tag,
-                    precondition,
-                })
-            }
-            26 | 27 => {
-                let add = Command::AddPlacement(AddPlacement {
-                    ticket,
-                    node,
-                    digest: blob,
-                });
-                return with_ticket(TicketKind::Repair, add);
-            }
-            28 => Command::DropPlacement(DropPlacement { node, digest: blob }),
-            29 => Command::ReportLost(ReportLost { node, digest: blob }),
-            30 => return ticks(view, 1, u64::from(a) * 100),
-            _ => return ticks(view, if a % 8 == 0 { 32 } else { 2 }, 20_000),
-        };
-        vec![one]
+        }
+    }
+
+    /// Mostly a ticket opened for the purpose, sometimes one that may be used up or of another kind.
+    fn opening(
+        &self,
+        view: &MemoryView,
+        kind: TicketKind,
+        choice: u8,
+    ) -> (TicketId, Option<Command>) {
+        if choice.is_multiple_of(4) {
+            (self.ticket(choice / 4), None)
+        } else {
+            (
+                TicketId::new(LogIndex(view.applied().0 + 1), 0),
+                Some(open(kind, 1)),
+            )
+        }
+    }
+
+    fn commit(&self, view: &MemoryView, [a, b, c, d, e, f]: [u8; 6]) -> Vec<Command> {
+        let (ticket, open) = self.opening(view, TicketKind::Upload, d);
+        let holders = [u64::from(c % 4) + 1, u64::from(e % 3) + 1];
+        let mut commit = commit(ticket, pick(&PICKED, a), pick(&BLOBS, b), &holders);
+        commit.stragglers = u32::from(f % 3);
+        commit.size_bytes += u64::from(f.is_multiple_of(16));
+        open.into_iter()
+            .chain([Command::CommitBlob(commit)])
+            .collect()
+    }
+
+    fn add_placement(
+        &self,
+        view: &MemoryView,
+        node: NodeId,
+        digest: Digest,
+        choice: [u8; 6],
+    ) -> Vec<Command> {
+        let (ticket, open) = self.opening(view, TicketKind::Repair, choice[3]);
+        let add = Command::AddPlacement(AddPlacement {
+            ticket,
+            node,
+            digest,
+        });
+        open.into_iter().chain([add]).collect()
     }
 }
 
