@@ -53,7 +53,7 @@ def mount_malformed(t):
     source, target = t.repository(), t.repository()
     digest = t.push_blob(source)
     for wanted, origin in (("sha256:short", source), ("nonsense", source), ("", source), (digest, "UPPER"),
-                           (digest, "a/../b"), (digest, ""), (digest, "%00")):
+                           (digest, "a/../b"), (digest, "%00")):
         expect(mount(t, target, wanted, origin), 400, 202)
 
 

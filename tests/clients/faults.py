@@ -11,8 +11,10 @@ from harness.registry import (
     OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Unexpected, check, descriptor, encode, expect, sha256)
 from scenarios import scenario
 
-# Longer than limits.request_deadline_ms: a node that answers later than this hangs.
-DEADLINE_SECONDS = 25
+# Short deadlines for the scenario without a quorum: every write in it waits for its own.
+IMPATIENT = "[limits]\nrequest_deadline_ms = 2000\n\n[replication]\ncopies_timeout_ms = 4000\n"
+# Longer than any of these: a node that answers later than this hangs.
+DEADLINE_SECONDS = 10
 
 
 def whole(registry, name, image, tag=None):
@@ -51,7 +53,7 @@ def acknowledged_survives():
 
 @scenario("no-quorum", "without a quorum writes are 503 in time, reads by digest go on, and it heals (C05)")
 def no_quorum():
-    with Cluster() as cluster:
+    with Cluster(3, IMPATIENT) as cluster:
         registry = cluster.registry()
         images = [registry.image("team/app", f"v{number}") for number in range(3)]
         blob = registry.push_blob("team/app")
