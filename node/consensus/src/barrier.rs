@@ -93,7 +93,10 @@ impl Reads {
             .client(Lane::Control, &leader.address)
             .map_err(|_| Obstacle::NoLeader)?;
         let request = peers.request(leader.node, wire::ReadIndexRequest {});
-        let answer = tokio::time::timeout(self.timeout, client.read_index(request)).await;
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(self.timeout, client.read_index(request)) => answer,
+            () = self.cluster.no_longer_leads(leader.node) => return Err(Obstacle::NoLeader),
+        };
         match answer {
             Ok(Ok(response)) => match response.into_inner().result {
                 Some(Wire::Index(index)) => Ok(LogIndex(index)),

@@ -2,7 +2,8 @@
 //!
 //! A node whose disk was wiped must not vote: what it acknowledged before is gone, and its vote could elect a
 //! leader that lacks acknowledged entries (invariant I8). It cannot know by itself that it was wiped, so it
-//! asks the other members for the disk they have registered under its id, and waits for a majority.
+//! asks the other members for the disk they have registered under its id, and waits for a majority. Later too,
+//! every call of a peer says which disk it means.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,16 +41,21 @@ impl RaftNode {
     /// # Errors
     /// [`StartError::DiskReplaced`]: the disk of this node is not the one the cluster knows.
     pub async fn join(self: &Arc<Self>) -> Result<(), StartError> {
-        let node = self.options.node;
-        let registered = facts::registered(&*self.state, node)?;
+        let registered = facts::registered(&*self.state, self.options.node)?;
         if registered.is_some_and(|record| record.disk_id != self.options.disk_id) {
-            return Err(StartError::DiskReplaced { node });
+            return Err(self.disk_replaced());
         }
         if let Some(cluster) = facts::cluster(&*self.state)? {
             self.cluster.peers.set_cluster(&cluster.cluster_id);
         }
-        if self.is_empty()? && self.agree_with_members().await? == Step::Form {
-            self.form().await?;
+        if self.is_empty()? {
+            let step = tokio::select! {
+                step = self.agree_with_members() => step?,
+                () = self.disk_was_refused() => return Err(self.disk_replaced()),
+            };
+            if step == Step::Form {
+                self.form().await?;
+            }
         }
         self.set_joined();
         self.start_duties();
@@ -101,7 +107,7 @@ impl RaftNode {
             .filter(is_registered)
             .any(|answer| answer.registered_disk_id != self.options.disk_id)
         {
-            return Err(StartError::DiskReplaced { node });
+            return Err(self.disk_replaced());
         }
         let members = others + 1;
         let majority = members / 2 + 1;
@@ -120,7 +126,7 @@ impl RaftNode {
         })
     }
 
-    async fn probe(&self, member: &Member) -> Option<wire::ProbeResponse> {
+    pub(crate) async fn probe(&self, member: &Member) -> Option<wire::ProbeResponse> {
         let peers = &self.cluster.peers;
         let mut client = peers.client(Lane::Control, &member.grpc_address).ok()?;
         let message = wire::ProbeRequest {

@@ -12,14 +12,13 @@ use metadata::view::ViewError;
 use openraft::async_runtime::watch::WatchReceiver;
 use runtime::Backoff;
 
-use crate::error::StartError;
 use crate::facts;
 use crate::node::RaftNode;
 
 /// How long one duty may try.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How often a settled node looks whether something changed that no signal tells.
-const REVIEW: Duration = Duration::from_secs(30);
+const REVIEW: Duration = Duration::from_secs(5);
 
 /// Why a duty is not done yet.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +78,13 @@ impl RaftNode {
             return Ok(false);
         };
         self.cluster.peers.set_cluster(&cluster.cluster_id);
+        self.register().await?;
+        let nodes = facts::nodes(&*self.state)?;
+        self.cluster.peers.set_disks(
+            nodes
+                .iter()
+                .map(|known| (known.node, known.disk_id.as_str())),
+        );
         let (copies, write_copies) = (self.options.copies, self.options.write_copies);
         if self.is_leader() && (cluster.copies, cluster.write_copies) != (copies, write_copies) {
             self.decide(Command::SetReplication(SetReplication {
@@ -87,7 +93,6 @@ impl RaftNode {
             }))
             .await?;
         }
-        self.register().await?;
         Ok(true)
     }
 
@@ -122,8 +127,7 @@ impl RaftNode {
         }
         match self.decide(Command::RegisterNode(wanted)).await {
             Err(Undone::Rejected(Rejection::DiskMismatch(node))) => {
-                let error = StartError::DiskReplaced { node };
-                tracing::error!(node_id = node.0, %error, "this node cannot register");
+                self.refuse_disk();
                 Err(Undone::Rejected(Rejection::DiskMismatch(node)))
             }
             other => other.map(drop),

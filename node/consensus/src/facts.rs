@@ -38,3 +38,13 @@ pub(crate) fn tick_sequence(state: &dyn StateStore) -> Result<u64, ViewError> {
     })?;
     Ok(sequence)
 }
+
+/// Everything that is registered.
+pub(crate) fn nodes(state: &dyn StateStore) -> Result<Vec<NodeRecord>, ViewError> {
+    let mut found = Vec::new();
+    state.read(&mut |view| {
+        found = query::nodes(view)?;
+        Ok(())
+    })?;
+    Ok(found)
+}

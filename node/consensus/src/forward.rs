@@ -72,6 +72,17 @@ impl Cluster {
         let _ = tokio::time::timeout(longest, metrics.changed()).await;
     }
 
+    /// Completes when this node knows another leader than `node`.
+    pub(crate) async fn no_longer_leads(&self, node: NodeId) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let leader = metrics.borrow_and_update().current_leader;
+            if leader.is_some_and(|leader| leader != node.0) || metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Proposes on this node, if it leads.
     pub(crate) async fn propose_here(&self, entry: Bytes, deadline: Instant) -> Attempt {
         let write = self.raft.client_write(EntryBytes(entry));
@@ -119,10 +130,14 @@ impl Cluster {
         let request = self
             .peers
             .request(leader.node, wire::ForwardRequest { entry, timeout_ms });
-        match tokio::time::timeout_at(deadline.into(), client.forward(request)).await {
-            Err(_) => Attempt::Unknown,
-            Ok(Ok(response)) => forwarded(response.into_inner()),
-            Ok(Err(status)) => refused(&status),
+        tokio::select! {
+            answer = client.forward(request) => match answer {
+                Ok(response) => forwarded(response.into_inner()),
+                Err(status) => refused(&status),
+            },
+            // A stopped leader answers nothing. The next one may be asked, because the request id stays.
+            () = self.no_longer_leads(leader.node) => Attempt::Unknown,
+            () = tokio::time::sleep_until(deadline.into()) => Attempt::Unknown,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use metadata::ids::NodeId;
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -17,10 +18,11 @@ use crate::types::{Metrics, NodeAddress, TypeConfig};
 const PROMOTION_LAG_ENTRIES: u64 = 100;
 
 impl RaftNode {
-    /// Forms a cluster of `members`, this node among them. All other members must be empty.
+    /// Forms a cluster of `members`, this node among them. All other members must be empty; a majority of them
+    /// all must be reachable before anything can be written.
     ///
     /// # Errors
-    /// [`MembershipError::AlreadyInitialized`] when this node has a log already.
+    /// [`MembershipError::AlreadyInitialized`] when this node, or another one that answers, has a log already.
     pub async fn initialize(&self, members: &[Member]) -> Result<(), MembershipError> {
         if !members
             .iter()
@@ -43,6 +45,17 @@ impl RaftNode {
             .collect();
         if nodes.len() != members.len() {
             return Err(MembershipError::Invalid("a node is named twice".into()));
+        }
+        let others = members
+            .iter()
+            .filter(|member| member.node != self.options.node);
+        let answers = join_all(others.map(|member| self.probe(member))).await;
+        if answers
+            .into_iter()
+            .flatten()
+            .any(|answer| answer.initialized)
+        {
+            return Err(MembershipError::AlreadyInitialized);
         }
         self.set_joined();
         match self.cluster.raft.initialize(nodes).await {

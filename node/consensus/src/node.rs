@@ -51,6 +51,8 @@ pub struct RaftNode {
     pub(crate) tasks: Shutdown,
     applied: watch::Receiver<LogIndex>,
     joined: AtomicBool,
+    /// Set when a peer knows this node with another disk.
+    disk_refused: watch::Sender<bool>,
     last_heard: Mutex<Option<Instant>>,
     in_flight: Semaphore,
     boot: u64,
@@ -107,6 +109,7 @@ impl RaftNode {
             tasks: Shutdown::new(),
             applied,
             joined: AtomicBool::new(false),
+            disk_refused: watch::Sender::new(false),
             last_heard: Mutex::new(None),
             boot: rand::random(),
             sequence: AtomicU64::new(0),
@@ -134,10 +137,17 @@ impl RaftNode {
             .map_err(|error| StartError::Raft(error.to_string()))
     }
 
-    /// Completes when Raft stops by itself: a store failed or an entry could not be applied. The process must
-    /// then end (invariant I7: it comes up again from what is durable). Never completes after
+    /// Completes when this node must not go on: a store failed, an entry could not be applied, or the cluster
+    /// knows the node with another disk. The process must then end (invariant I7: it comes up again from what is durable). Never completes after
     /// [`RaftNode::shutdown`].
     pub async fn failed(&self) -> LogError {
+        tokio::select! {
+            error = self.raft_failed() => error,
+            () = self.disk_was_refused() => LogError::Fatal(self.disk_replaced().to_string()),
+        }
+    }
+
+    async fn raft_failed(&self) -> LogError {
         let mut metrics = self.cluster.raft.metrics();
         loop {
             match self.cluster.raft_stopped() {
@@ -149,6 +159,26 @@ impl RaftNode {
                 return LogError::Fatal("raft is gone".into());
             }
         }
+    }
+
+    /// A peer knows this node with another disk.
+    pub(crate) fn refuse_disk(&self) {
+        if !self.disk_refused.send_replace(true) {
+            tracing::error!(error = %self.disk_replaced(), "a peer knows this node with another disk");
+        }
+    }
+
+    pub(crate) fn disk_replaced(&self) -> StartError {
+        StartError::DiskReplaced {
+            node: self.options.node,
+        }
+    }
+
+    /// Completes when a peer knew this node with another disk.
+    pub(crate) async fn disk_was_refused(&self) {
+        let mut refused = self.disk_refused.subscribe();
+        // The sender is a part of this node, so it cannot be gone.
+        let _ = refused.wait_for(|refused| *refused).await;
     }
 
     pub(crate) fn has_joined(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use metadata::ids::NodeId;
@@ -15,6 +15,8 @@ use crate::options::{MAX_MESSAGE_BYTES, Member};
 
 /// Header with the node that is meant.
 pub(crate) const TARGET_HEADER: &str = "argosy-target";
+/// Header with the disk that the caller knows to be the target's, once one is registered.
+pub(crate) const DISK_HEADER: &str = "argosy-disk";
 /// Header with the name of the caller's cluster.
 pub(crate) const CLUSTER_HEADER: &str = "argosy-cluster";
 
@@ -44,6 +46,8 @@ pub(crate) struct Peers {
     configured: HashMap<u64, String>,
     /// The name of this cluster, once known.
     cluster: OnceLock<MetadataValue<Ascii>>,
+    /// The disks registered for the nodes, as far as this node has looked.
+    disks: RwLock<HashMap<u64, MetadataValue<Ascii>>>,
     channels: Mutex<HashMap<(Lane, String), Channel>>,
 }
 
@@ -56,6 +60,7 @@ impl Peers {
         Peers {
             configured,
             cluster: OnceLock::new(),
+            disks: RwLock::default(),
             channels: Mutex::default(),
         }
     }
@@ -65,6 +70,12 @@ impl Peers {
         if let Ok(value) = cluster_id.parse() {
             let _ = self.cluster.set(value);
         }
+    }
+
+    /// From now on calls to these nodes say which disk is meant.
+    pub(crate) fn set_disks<'a>(&self, disks: impl Iterator<Item = (NodeId, &'a str)>) {
+        let disks = disks.filter_map(|(node, disk_id)| Some((node.0, disk_id.parse().ok()?)));
+        *self.disks.write().unwrap_or_else(PoisonError::into_inner) = disks.collect();
     }
 
     /// The name of this cluster, once known.
@@ -118,6 +129,10 @@ impl Peers {
             request
                 .metadata_mut()
                 .insert(CLUSTER_HEADER, cluster.clone());
+        }
+        let disks = self.disks.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(disk) = disks.get(&target.0) {
+            request.metadata_mut().insert(DISK_HEADER, disk.clone());
         }
         request
     }

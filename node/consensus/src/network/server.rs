@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::error::Obstacle;
 use crate::forward::Attempt;
 use crate::network::convert::{self, Malformed};
-use crate::network::peers::{CLUSTER_HEADER, TARGET_HEADER};
+use crate::network::peers::{CLUSTER_HEADER, DISK_HEADER, TARGET_HEADER};
 use crate::node::RaftNode;
 use crate::options::{MAX_ENTRY_BYTES, MAX_MESSAGE_BYTES};
 use crate::snapshot::{ReceivedFile, SnapshotData};
@@ -58,11 +58,21 @@ impl Service {
             .get(CLUSTER_HEADER)
             .and_then(|value| value.to_str().ok());
         match (theirs, self.node.cluster.peers.cluster()) {
-            (Some(theirs), Some(ours)) if theirs != ours => Err(Status::failed_precondition(
-                "the caller belongs to another cluster",
-            )),
-            _ => Ok(()),
+            (Some(theirs), Some(ours)) if theirs != ours => {
+                return Err(Status::failed_precondition(
+                    "the caller belongs to another cluster",
+                ));
+            }
+            _ => {}
         }
+        let disk = headers
+            .get(DISK_HEADER)
+            .and_then(|value| value.to_str().ok());
+        if disk.is_some_and(|disk| disk != self.node.options.disk_id) {
+            self.node.refuse_disk();
+            return Err(Status::failed_precondition("this node has another disk"));
+        }
+        Ok(())
     }
 
     /// Raft itself answers only after [`RaftNode::join`] found that this disk may take part.
@@ -70,7 +80,7 @@ impl Service {
         self.check(request)?;
         match self.node.has_joined() {
             true => Ok(()),
-            false => Err(Status::unavailable("this node has not joined yet")),
+            false => Err(Status::failed_precondition("this node has not joined yet")),
         }
     }
 

@@ -1,14 +1,21 @@
 //! Leaders that leave, links that are cut, answers that are lost.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metadata::codec;
 use metadata::entry::Entry;
 use metadata::ids::{NodeId, RequestId, Timestamp};
+use metadata::key::{self, Table};
 use metadata::log::{LogError, MetadataLog};
 use metadata::response::{Outcome, Rejection, Response};
 
+use tokio::task::JoinSet;
+
 use super::{TestCluster, eventually, has_tag, open_ticket, put, soon};
+use crate::RaftNode;
 use crate::forward::Attempt;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,4 +223,63 @@ async fn a_dead_leader_is_no_ambiguity_and_garbage_is_not_proposed() {
     assert!(matches!(attempt, Attempt::NotProposed(_)));
     cluster.stop(leader).await;
     put(cluster.node(follower), "after").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_proposal_over_a_link_that_keeps_breaking_is_applied_exactly_once() {
+    let cluster = Arc::new(TestCluster::formed(3).await);
+    let follower = cluster.follower().await;
+    let mut proposers = JoinSet::new();
+    for _ in 0..8 {
+        let node = cluster.node(follower).clone();
+        proposers.spawn(async move {
+            let mut tickets = Vec::new();
+            for _ in 0..25 {
+                let outcome = node
+                    .propose(open_ticket(follower), "", soon())
+                    .await
+                    .unwrap();
+                tickets.push(outcome.index);
+            }
+            tickets
+        });
+    }
+    let mut is_cut = false;
+    let mut cuts = 0;
+    let mut indexes = BTreeSet::new();
+    while !proposers.is_empty() {
+        tokio::select! {
+            done = proposers.join_next() => indexes.extend(done.unwrap().unwrap()),
+            () = tokio::time::sleep(Duration::from_millis(if is_cut { 5 } else { 15 })) => {
+                is_cut = !is_cut;
+                cuts += u32::from(is_cut);
+                cluster.set_link_cut(follower, is_cut);
+            }
+        }
+    }
+    cluster.set_link_cut(follower, false);
+    assert!(cuts > 5, "the link broke only {cuts} times");
+    assert_eq!(
+        indexes.len(),
+        200,
+        "each proposal was answered with its own entry"
+    );
+    cluster.node(1).barrier(soon()).await.unwrap();
+    assert_eq!(
+        open_tickets(cluster.node(1)),
+        200,
+        "and none was applied twice"
+    );
+}
+
+fn open_tickets(node: &RaftNode) -> usize {
+    metadata::log::read(node, |view| {
+        let mut count = 0;
+        view.scan(&key::table(Table::Ticket), None, &mut |_, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(count)
+    })
+    .unwrap()
 }

@@ -42,6 +42,43 @@ async fn a_wiped_disk_does_not_vote_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_disk_that_knows_nobody_to_ask_is_told_by_those_who_call() {
+    let mut cluster = TestCluster::formed(3).await;
+    let wiped = cluster.follower().await;
+    let leader = cluster.leader().await;
+    // What the leader's calls say is looked up now and then.
+    eventually("the leader knows the disk", || {
+        let request = cluster
+            .node(leader)
+            .cluster
+            .peers
+            .request(NodeId(wiped), ());
+        request
+            .metadata()
+            .contains_key(crate::network::peers::DISK_HEADER)
+    })
+    .await;
+    cluster.stop(wiped).await;
+    for store in ["log", "state"] {
+        std::fs::remove_dir_all(cluster.seat(wiped).directory.path().join(store)).unwrap();
+    }
+    cluster.adjust = |options| {
+        options.disk_id = format!("{}-new", options.disk_id);
+        options.formation = Formation::Manual;
+        options.members.clear();
+    };
+    let started = cluster.start(wiped).await;
+    if let Ok(()) = started {
+        let failed = tokio::time::timeout(super::PATIENCE, cluster.node(wiped).failed())
+            .await
+            .unwrap();
+        assert!(failed.to_string().contains("replace the node"), "{failed}");
+    }
+    let log = &cluster.node(wiped).log;
+    assert!(log.is_empty().unwrap(), "it took no entry and gave no vote");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_node_waits_for_a_majority() {
     let mut cluster = TestCluster::seats(3).await;
     cluster.open(1).await.unwrap();

@@ -186,6 +186,13 @@ impl TestCluster {
         }
     }
 
+    /// Cuts or mends the links from a node to the others; they still reach it.
+    pub(super) fn set_link_cut(&self, node: u64, is_cut: bool) {
+        for (_, link) in &self.seat(node).links {
+            link.set_cut(is_cut);
+        }
+    }
+
     /// Waits until the cluster is named and every running node is registered and ready.
     pub(super) async fn settled(&self) {
         for node in self.running() {

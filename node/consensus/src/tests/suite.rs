@@ -5,6 +5,7 @@ use std::sync::Arc;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use storage::log::LogStore;
+use storage::memory::{MemoryLogStore, MemoryStateStore};
 use storage::rocks::{RocksLog, RocksState, StorageOptions};
 use storage::state::StateStore;
 
@@ -28,6 +29,13 @@ fn rocks(directory: &std::path::Path) -> Stores {
     (Arc::new(log), Arc::new(state))
 }
 
+fn memory(_: &std::path::Path) -> Stores {
+    (
+        Arc::new(MemoryLogStore::new()),
+        Arc::new(MemoryStateStore::new()),
+    )
+}
+
 impl StoreBuilder<TypeConfig, LogAdapter, StateMachine, tempfile::TempDir> for Builder {
     async fn build(
         &self,
@@ -44,4 +52,9 @@ impl StoreBuilder<TypeConfig, LogAdapter, StateMachine, tempfile::TempDir> for B
 #[tokio::test(flavor = "multi_thread")]
 async fn openraft_suite_on_disk() {
     Suite::test_all(Builder(rocks)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openraft_suite_in_memory() {
+    Suite::test_all(Builder(memory)).await.unwrap();
 }
