@@ -172,10 +172,98 @@ impl AsyncWrite for FileStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when it has written all it was given. A file that is still to be sent means that its
+        // placeholder was copied: a bug that must end the connection, not go unnoticed.
+        if !self.queue.lock().is_empty() {
+            tracing::error!("a placeholder was written instead of its file");
+            return Poll::Ready(Err(io::Error::other("a placeholder was copied")));
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::extract::Extension;
+    use axum::routing::get;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::http::serve::{ServeOptions, serve};
+
+    const OPTIONS: ServeOptions = ServeOptions {
+        connections_max: 8,
+        header_max_bytes: 8192,
+        header_timeout: Duration::from_secs(5),
+        drain: Duration::from_secs(5),
+    };
+
+    /// Answers with bytes, then a file in pieces, then bytes.
+    fn router(file: Arc<File>, length: usize) -> Router {
+        let handler = move |Extension(queue): Extension<FileQueue>| async move {
+            let pieces = (0..length)
+                .step_by(PLACEHOLDER_BYTES)
+                .map(move |offset| Piece::File {
+                    file: file.clone(),
+                    offset: offset as u64,
+                    length_bytes: PLACEHOLDER_BYTES.min(length - offset),
+                });
+            let before = std::iter::once(Piece::Bytes(Bytes::from_static(b"before")));
+            let after = std::iter::once(Piece::Bytes(Bytes::from_static(b"after")));
+            let pieces = before.chain(pieces).chain(after).map(Ok);
+            http::Response::builder()
+                .header("content-length", length + 11)
+                .body(queue.body(futures::stream::iter(pieces)))
+                .unwrap()
+        };
+        Router::new().route("/", get(handler))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_arrives_in_place_of_its_placeholders() {
+        let length = 5 * PLACEHOLDER_BYTES + 4321;
+        let content: Vec<u8> = (0..length).map(|at| (at % 251) as u8 + 1).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let expected: Vec<u8> = [b"before".as_slice(), &content, b"after"].concat();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve(
+            listener,
+            router(Arc::new(file), length),
+            OPTIONS,
+            stop.clone(),
+        ));
+        let answers = tokio::task::spawn_blocking(move || {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            // Two pipelined requests: the queue must stay in step across answers.
+            let request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+            let last = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            stream
+                .write_all(format!("{request}{last}").as_bytes())
+                .unwrap();
+            let mut answers = Vec::new();
+            stream.read_to_end(&mut answers).unwrap();
+            answers
+        });
+        let mut rest = answers.await.unwrap();
+        for _ in 0..2 {
+            let head = rest.windows(4).position(|at| at == b"\r\n\r\n").unwrap() + 4;
+            let body = &rest[head..head + expected.len()];
+            assert!(body == expected, "the body is not the file");
+            rest.drain(..head + expected.len());
+        }
+        assert!(rest.is_empty());
+        stop.cancel();
+        server.await.unwrap();
     }
 }

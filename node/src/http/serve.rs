@@ -94,7 +94,8 @@ fn connection_builder(options: ServeOptions) -> Builder<TokioExecutor> {
         .max_headers(HEADERS_MAX)
         .max_buf_size(READ_BUFFER_BYTES.max(options.header_max_bytes))
         .half_close(true)
-        .pipeline_flush(true);
+        // `send_file` depends on it: hyper must never copy what it is given to write. (`pipeline_flush` would make it.)
+        .writev(true);
     builder
         .http2()
         .timer(TokioTimer::new())
