@@ -221,6 +221,7 @@ mod tests {
             assert!(MediaType::parse_bare(text).is_err(), "{text:?}");
         }
         assert!(MediaType::parse_bare(&format!("{long}b")).is_err());
+        assert!(MediaType::parse_bare(&format!("a/{}", "b".repeat(128))).is_err());
     }
 
     #[test]
