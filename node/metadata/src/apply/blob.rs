@@ -6,7 +6,7 @@ use oci::Digest;
 
 use super::{Refusal, Scope, index, node, review, ticket};
 use crate::command::{CommitBlob, MountBlob, TicketKind, TouchBlob, UnlinkBlob};
-use crate::ids::{NodeId, TicketId};
+use crate::ids::{NodeId, RepositoryId, TicketId};
 use crate::key;
 use crate::record::{BlobRecord, LinkRecord, TicketRecord};
 use crate::response::{Rejection, Response};
@@ -43,8 +43,8 @@ pub(super) fn commit(scope: &mut Scope<'_, '_>, command: &CommitBlob) -> Result<
     let mut after = BlobRecord {
         size_bytes: command.size_bytes,
         holders: holders.into_iter().collect(),
-        unlinked_since: None,
-        condemned_since: None,
+        unlinked_since: before.as_ref().and_then(|known| known.unlinked_since),
+        condemned_since: before.as_ref().and_then(|known| known.condemned_since),
     };
     review::link(scope, repository, &command.digest, &mut after)?;
     index::put_blob(scope, &command.digest, before.as_ref(), &after)?;
@@ -128,7 +128,7 @@ pub(super) fn unlink(scope: &mut Scope<'_, '_>, command: &UnlinkBlob) -> Result<
 
 fn check_linked(
     scope: &Scope<'_, '_>,
-    repository: crate::ids::RepositoryId,
+    repository: RepositoryId,
     digest: &Digest,
 ) -> Result<LinkRecord, Refusal> {
     Ok(scope

@@ -8,6 +8,7 @@ use crate::ids::{LogTime, RepositoryId, TicketId};
 use crate::key::{self, Table};
 use crate::record::{BlobRecord, LinkRecord, TagChange, TagRecord, TicketRecord};
 use crate::scan;
+use crate::view::ViewError;
 
 /// Derived: `Placement`, `Copies`, `UnlinkedBlob`, `CondemnedBlob`, totals.
 pub(super) fn put_blob(
@@ -193,10 +194,10 @@ pub(super) fn referencing_manifest(
     let Some(edge) = scan::first_key(scope.state, &key::edges_of(digest, repository))? else {
         return Ok(None);
     };
-    let mut parts = key::Reader::new(Table::Edge, &edge).map_err(crate::view::ViewError::from)?;
+    let mut parts = key::Reader::new(Table::Edge, &edge).map_err(ViewError::from)?;
     let manifest = parts
         .digest()
         .and_then(|_| parts.number())
         .and_then(|_| parts.digest());
-    Ok(Some(manifest.map_err(crate::view::ViewError::from)?))
+    Ok(Some(manifest.map_err(ViewError::from)?))
 }

@@ -84,6 +84,15 @@ fn only_surplus_copies_are_dropped() {
     }
     world.done(drop_copy(1, "layer"));
     assert_eq!(holders(&world, "layer"), [2, 3, 4]);
+    let floor = Rejection::TooFewCopies {
+        reached: 2,
+        wanted: 3,
+    };
+    assert_eq!(
+        world.rejected(drop_copy(2, "layer")),
+        floor,
+        "R counts here, not W"
+    );
     assert_eq!(
         world.rejected(drop_copy(1, "layer")),
         Rejection::NotAHolder(NodeId(1))

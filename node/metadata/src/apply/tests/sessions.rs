@@ -73,6 +73,7 @@ fn requests_may_arrive_out_of_order_and_boots_are_apart() {
 #[test]
 fn only_so_many_answers_are_remembered() {
     let mut world = World::new();
+    assert_eq!(ANSWERS_PER_SESSION, 1024, "the slot is part of stored keys");
     let last = ANSWERS_PER_SESSION + 1;
     let first = world.enter(&entry(1, 2, put("m1")));
     world.enter(&entry(1, 1, put("m2")));
