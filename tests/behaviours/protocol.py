@@ -19,7 +19,7 @@ def wrong_chunks(t):
     target = session_with(t, name, os.urandom(1000))
     for content_range, size in (("2000-2099", 100), ("0-99", 100), ("500-1499", 1000), ("0-999", 1000)):
         expect_range(expect(t.patch(target, os.urandom(size), content_range), 416), "0-999")
-    for content_range in ("abc", "5", "9-3", "bytes 1000-1009/2000", "1000-"):
+    for content_range in ("abc", "5", "9-3", "1000-1009/2000", "1000-"):
         expect(t.patch(target, os.urandom(10), content_range), 400)
     for content_range in ("1000-1049", "1000-1199"):
         expect(t.patch(target, os.urandom(100), content_range), 400, code="SIZE_INVALID")

@@ -54,7 +54,7 @@ def range_and_length_differ(t):
 @row("U13", SHOULD, "a malformed Content-Range is refused")
 def malformed_range(t):
     name = t.repository()
-    for content_range in ("abc", "5", "9-3", "-5", "0-", "bytes 0-9/10", "0-9/10", "0x0-0x9", " ", "0-9,10-19",
+    for content_range in ("abc", "5", "9-3", "-5", "0-", "0-9/10", "0x0-0x9", " ", "0-9,10-19",
                           "0-18446744073709551616", "0--9"):
         expect(t.patch(t.start(name), os.urandom(10), content_range), 400, 416)
 

@@ -144,14 +144,15 @@ def balanced_kill():
         for node in cluster.nodes:
             with Traffic(url, threads=6) as traffic:
                 time.sleep(3)
-                killed = time.monotonic()
+                alive = time.monotonic()
                 node.kill()
+                dead = time.monotonic()
                 time.sleep(6)
                 node.start()
                 node.wait_ready()
                 time.sleep(2)
-            late = [failure for failure in traffic.failures if failure[1] > killed or failure[2] < killed]
+            late = [failure for failure in traffic.failures if failure[1] > dead or failure[2] < alive]
             check(not late, f"node {node.id}: {len(late)} failures of work that was not in flight: {late[:3]}")
             check(len(traffic.failures) <= 6, f"{len(traffic.failures)} failures for 6 threads")
-            after = [one for one in traffic.done if one[1] > killed]
+            after = [one for one in traffic.done if one[1] > dead]
             check(len(after) > 20, f"only {len(after)} pieces of work after the kill")

@@ -26,14 +26,11 @@ class SmallDisks(Cluster):
         return super().__enter__()
 
     def __exit__(self, *error):
-        try:
-            # Nodes first: a disk in use cannot be unmounted.
-            for node in self.nodes:
-                with contextlib.suppress(AssertionError):
-                    node.stop()
-        finally:
-            for node in self.nodes:
-                run("umount", "--lazy", node.directory / "data", check=False)
+        # Nodes first: a disk in use cannot be unmounted.
+        for node in self.nodes:
+            node.kill()
+        for node in self.nodes:
+            run("umount", "--lazy", node.directory / "data", check=False)
         super().__exit__(*error)
 
 
