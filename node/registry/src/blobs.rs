@@ -66,9 +66,15 @@ impl Registry {
         };
         let touched = self
             .submit(Command::TouchBlob(touch), caller, About::Blob(digest))
-            .await?;
+            .await;
+        let revision = match touched {
+            Ok(touched) => touched.revision,
+            // The blob is there all the same; only the promise is not given.
+            Err(RegistryError::Unavailable(_)) => seen.revision,
+            Err(error) => return Err(error),
+        };
         Ok(Seen {
-            revision: touched.revision,
+            revision,
             value: info,
         })
     }

@@ -278,6 +278,10 @@ async fn a_look_that_finds_a_blob_keeps_it_for_a_while() {
         LogIndex(before.0 + 1),
         "a new grace began"
     );
+    // Without a quorum it is found all the same.
+    cluster.log.advance_ms(minutes(23 * 60 + 40)).unwrap();
+    cluster.log.set_failure(Some(LogError::QuorumLost));
+    assert_eq!(look().await.revision, cluster.applied());
 }
 
 #[tokio::test]

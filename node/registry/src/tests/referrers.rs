@@ -194,6 +194,37 @@ fn entry(manifest: &Bytes, artifact_type: &str) -> String {
     )
 }
 
+/// A subject with one manifest that names it, and an index under the fallback tag that lists that one and four others,
+/// one of them twice. The digests of all five, sorted, and of the first.
+async fn listed_both_ways(registry: &Arc<Registry>, subject: &Bytes) -> (Vec<Digest>, Digest) {
+    let native = refer(registry, subject, "a/native", "1").await;
+    let reference = Reference::Digest(native);
+    let seen = registry
+        .manifest(&caller(), &repository(), &reference)
+        .await
+        .unwrap();
+    let mut entries = vec![entry(&seen.value.1, "a/native")];
+    let mut listed = vec![native];
+    let config = config(registry).await;
+    for number in 0..4 {
+        let body = image(
+            &config,
+            &[],
+            &format!(r#","annotations":{{"n":"{number}"}}"#),
+        );
+        let reference = Reference::Digest(sha256(&body));
+        put(registry, &repository(), &reference, &body)
+            .await
+            .unwrap();
+        entries.push(entry(&body, "a/old"));
+        listed.push(sha256(&body));
+    }
+    entries.push(entries[1].clone());
+    put_fallback(registry, &sha256(subject), &entries).await;
+    listed.sort();
+    (listed, native)
+}
+
 #[tokio::test]
 async fn the_index_under_the_fallback_tag_is_listed_too() {
     let options = RegistryOptions {
@@ -204,37 +235,7 @@ async fn the_index_under_the_fallback_tag_is_listed_too() {
     let registry = cluster.registry(1);
     let subject = Bytes::from_static(b"subject");
     let digest = sha256(&subject);
-    let native = refer(registry, &subject, "a/native", "1").await;
-    let (native_body, config) = {
-        let reference = Reference::Digest(native);
-        let seen = registry
-            .manifest(&caller(), &repository(), &reference)
-            .await
-            .unwrap();
-        (seen.value.1, config(registry).await)
-    };
-    let mut entries = vec![entry(&native_body, "a/native")];
-    let mut expected = vec![native];
-    for number in 0..4 {
-        let body = image(
-            &config,
-            &[],
-            &format!(r#","annotations":{{"n":"{number}"}}"#),
-        );
-        put(
-            registry,
-            &repository(),
-            &Reference::Digest(sha256(&body)),
-            &body,
-        )
-        .await
-        .unwrap();
-        entries.push(entry(&body, "a/old"));
-        expected.push(sha256(&body));
-    }
-    entries.push(entries[1].clone());
-    put_fallback(registry, &digest, &entries).await;
-    expected.sort();
+    let (mut expected, native) = listed_both_ways(registry, &subject).await;
     assert_eq!(
         walk(registry, &digest, &[3, 2]).await,
         expected,
@@ -242,17 +243,11 @@ async fn the_index_under_the_fallback_tag_is_listed_too() {
     );
     let old = list(registry, &digest, Some("a/old")).await;
     assert_eq!((old.items.len(), old.more), (3, true));
-    assert_eq!(
-        digests(&list(registry, &digest, Some("a/native")).await),
-        [native]
-    );
+    let natives = list(registry, &digest, Some("a/native")).await;
+    assert_eq!(digests(&natives), [native]);
 
     // A list never names what is not there.
-    let gone = expected
-        .iter()
-        .find(|digest| **digest != native)
-        .copied()
-        .unwrap();
+    let gone = *expected.iter().find(|digest| **digest != native).unwrap();
     registry
         .delete_manifest(&caller(), &repository(), &gone)
         .await
