@@ -12,7 +12,7 @@ pub(crate) const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// The same for all streams of a connection.
-const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// A data message in few frames instead of sixteen.
 const FRAME_MAX_BYTES: u32 = 256 * 1024;
