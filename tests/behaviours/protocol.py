@@ -208,8 +208,8 @@ def http_corners(t):
     with t.client.connect() as connection:
         targets = [f"/v2/{name}/manifests/v1", "/v2/", f"/v2/{name}/manifests/nosuch",
                    f"/v2/{name}/blobs/{sha256(image.config)}"]
-        for target in targets:
-            connection.send(build_head("GET", target, "x", {"Connection": "keep-alive"}))
+        heads = [build_head("GET", target, "x", {"Connection": "keep-alive"}) for target in targets]
+        connection.send(b"".join(heads))
         answers = [connection.read() for _ in targets]
         check([one.status for one in answers] == [200, 200, 404, 200], f"pipelined: {[str(one) for one in answers]}")
         check(answers[0].body == image.body and answers[3].body == image.config, "pipelined: other bytes")
