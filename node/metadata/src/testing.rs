@@ -76,17 +76,12 @@ pub(crate) fn reference(content: &str) -> ManifestReference {
 }
 
 /// A manifest is its text; it names the blobs given.
-pub(crate) fn manifest(
-    name: &str,
-    body: &'static str,
-    blobs: &[&str],
-    tags: &[&str],
-) -> PutManifest {
+pub(crate) fn manifest(name: &str, body: &str, blobs: &[&str], tags: &[&str]) -> PutManifest {
     PutManifest {
         repository: repository(name),
         digest: digest(body),
         media_type: MediaType::oci_manifest(),
-        body: Bytes::from_static(body.as_bytes()),
+        body: Bytes::copy_from_slice(body.as_bytes()),
         facts: ManifestFacts {
             blobs: blobs.iter().map(|blob| reference(blob)).collect(),
             ..ManifestFacts::default()

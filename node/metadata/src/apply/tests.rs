@@ -2,6 +2,7 @@
 
 mod blobs;
 mod cluster;
+mod cost;
 mod manifests;
 mod placements;
 mod random;

@@ -13,14 +13,14 @@ fn delete(name: &str, body: &str) -> Command {
     })
 }
 
-fn index(name: &str, body: &'static str, children: &[&str]) -> PutManifest {
+fn index(name: &str, body: &str, children: &[&str]) -> PutManifest {
     let mut index = manifest(name, body, &[], &[]);
     index.facts.is_index = true;
     index.facts.manifests = children.iter().map(|child| reference(child)).collect();
     index
 }
 
-fn referring(name: &str, body: &'static str, subject: &str, artifact_type: &str) -> PutManifest {
+fn referring(name: &str, body: &str, subject: &str, artifact_type: &str) -> PutManifest {
     let mut put = manifest(name, body, &[], &[]);
     put.facts.subject = Some(digest(subject));
     put.facts.artifact_type = Some(MediaType::parse(artifact_type).unwrap());

@@ -19,7 +19,7 @@ fn entry(boot: u64, sequence: u64, command: Command) -> Entry {
     }
 }
 
-fn put(body: &'static str) -> Command {
+fn put(body: &str) -> Command {
     Command::PutManifest(manifest("a", body, &[], &["v1"]))
 }
 

@@ -1,0 +1,135 @@
+//! Work is proportional to the command, never to what the repository holds.
+
+use std::cell::Cell;
+use std::ops::ControlFlow;
+
+use crate::apply::apply;
+use crate::changes::Overlay;
+use crate::command::{Command, DeleteManifest, DeleteTag, Precondition, TicketKind, UnlinkBlob};
+use crate::entry::Entry;
+use crate::ids::{LogIndex, NodeId, RequestId, TicketId, Timestamp};
+use crate::memory::MemoryView;
+use crate::testing::{World, commit, digest, manifest, repository, tag};
+use crate::view::{MetadataView, ViewError};
+
+/// Counts what is read below the overlay.
+struct Counting<'v> {
+    view: &'v MemoryView,
+    reads: Cell<usize>,
+}
+
+impl MetadataView for Counting<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
+        self.reads.set(self.reads.get() + 1);
+        self.view.get(key)
+    }
+
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ViewError> {
+        self.reads.set(self.reads.get() + 1);
+        self.view.scan(prefix, after, &mut |key, value| {
+            self.reads.set(self.reads.get() + 1);
+            visit(key, value)
+        })
+    }
+
+    fn applied(&self) -> LogIndex {
+        self.view.applied()
+    }
+}
+
+/// A repository with this many images that share a layer, and one image and a loose blob more.
+fn world(size: usize) -> (World, TicketId) {
+    let mut world = World::new();
+    world.push_blob("a", "shared");
+    world.push_blob("a", "layer");
+    world.push_blob("a", "loose");
+    for n in 0..size {
+        let (blob, body, tag) = (
+            format!("blob {n}"),
+            format!("manifest {n}"),
+            format!("v{n}"),
+        );
+        world.push_blob("a", &blob);
+        world.push(manifest("a", &body, &["shared", &blob], &[&tag]));
+    }
+    world.push(manifest("a", "manifest", &["shared", "layer"], &["v"]));
+    let ticket = world.open(TicketKind::Upload);
+    (world, ticket)
+}
+
+/// How many reads and writes each command takes.
+fn costs(size: usize) -> Vec<(usize, usize)> {
+    let (world, ticket) = world(size);
+    let (repository, loose) = (repository("a"), digest("loose"));
+    let commands = [
+        Command::CommitBlob(commit(ticket, "a", "new", &[1, 2])),
+        Command::PutManifest(manifest("a", "new manifest", &["shared", "loose"], &["v"])),
+        Command::DeleteTag(DeleteTag {
+            repository: repository.clone(),
+            tag: tag("v"),
+            precondition: Precondition::None,
+        }),
+        Command::DeleteManifest(DeleteManifest {
+            repository: repository.clone(),
+            digest: digest("manifest"),
+        }),
+        Command::UnlinkBlob(UnlinkBlob {
+            repository,
+            digest: loose,
+        }),
+    ];
+    let cost = |command: Command| {
+        let view = Counting {
+            view: &world.view,
+            reads: Cell::new(0),
+        };
+        let entry = Entry {
+            proposed_at: Timestamp(0),
+            subject: String::new(),
+            request: Some(RequestId {
+                node: NodeId(1),
+                boot: 1,
+                sequence: 1,
+            }),
+            command,
+        };
+        let mut overlay = Overlay::new(&view);
+        let at = LogIndex(world.view.applied().0 + 1);
+        let response = apply(&mut overlay, at, &entry).unwrap();
+        assert!(
+            !matches!(response, crate::response::Response::Rejected(_)),
+            "{response:?}"
+        );
+        (view.reads.get(), overlay.into_changes().len())
+    };
+    commands.into_iter().map(cost).collect()
+}
+
+#[test]
+fn work_does_not_grow_with_the_repository() {
+    for (small, large) in costs(1).into_iter().zip(costs(60)) {
+        assert_eq!(small.1, large.1, "writes");
+        // Where the removed edge of a shared layer lies among the others makes a difference of one.
+        assert!(
+            small.0.abs_diff(large.0) <= 1,
+            "{} and {} reads",
+            small.0,
+            large.0
+        );
+    }
+}
+
+#[test]
+fn a_push_is_a_handful_of_reads_and_writes() {
+    for (reads, writes) in costs(1) {
+        assert!(
+            reads <= 24 && writes <= 16,
+            "{reads} reads, {writes} writes"
+        );
+    }
+}
