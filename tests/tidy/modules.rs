@@ -56,6 +56,11 @@ fn targets(package: &Package) -> Vec<(PathBuf, bool)> {
         .into_iter()
         .filter(|(path, _)| path.exists())
         .collect();
+    let library = package
+        .manifest
+        .get("lib")
+        .and_then(|lib| lib.get("path")?.as_str());
+    targets.extend(library.map(|path| (package.directory.join(path), false)));
     for (table, is_test) in [
         ("bin", false),
         ("example", false),
@@ -218,28 +223,32 @@ mod tests {
     #[test]
     fn self_test_of_the_tree() {
         let directory = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
+        let files = [
+            (
+                "src/lib.rs",
+                "mod a; mod gone; mod b { mod c; } #[cfg(test)] mod tests;",
+            ),
+            ("src/a.rs", "mod deep;"),
+            ("src/a/deep.rs", ""),
+            ("src/b/c/mod.rs", ""),
+            ("src/tests.rs", "mod more;"),
+            ("src/tests/more.rs", ""),
+            ("src/lost.rs", ""),
+            ("other/lib.rs", ""),
+            ("it/main.rs", "mod case;"),
+            ("it/case.rs", ""),
+            ("nested/Cargo.toml", ""),
+            ("nested/src/lib.rs", ""),
+        ];
+        for (path, text) in files {
             let path = directory.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
-        };
-        write(
-            "src/lib.rs",
-            "mod a; mod gone; mod b { mod c; } #[cfg(test)] mod tests;",
-        );
-        write("src/a.rs", "mod deep;");
-        write("src/a/deep.rs", "");
-        write("src/b/c/mod.rs", "");
-        write("src/tests.rs", "mod more;");
-        write("src/tests/more.rs", "");
-        write("src/lost.rs", "");
-        write("it/main.rs", "mod case;");
-        write("it/case.rs", "");
-        write("nested/Cargo.toml", "");
-        write("nested/src/lib.rs", "");
-        let manifest = "[[test]]\nname = \"it\"\npath = \"it/main.rs\""
-            .parse()
-            .unwrap();
+        }
+        let manifest =
+            "[lib]\npath = \"other/lib.rs\"\n[[test]]\nname = \"it\"\npath = \"it/main.rs\""
+                .parse()
+                .unwrap();
         let package = Package {
             name: "p".to_owned(),
             directory: directory.path().to_owned(),
@@ -248,33 +257,24 @@ mod tests {
         let tree = tree(&package);
         let of_tests = |wanted: bool| {
             let files = tree.files.iter().filter(|file| file.is_test == wanted);
-            files
-                .map(|file| {
-                    file.path
-                        .strip_prefix(directory.path())
-                        .unwrap()
-                        .display()
-                        .to_string()
-                })
-                .collect::<BTreeSet<_>>()
+            let paths = files.map(|file| file.path.strip_prefix(directory.path()).unwrap());
+            paths.map(Path::to_owned).collect::<BTreeSet<_>>()
         };
-        assert_eq!(
-            of_tests(false),
-            ["src/lib.rs", "src/a.rs", "src/a/deep.rs", "src/b/c/mod.rs"]
-                .map(str::to_owned)
-                .into()
-        );
-        assert_eq!(
-            of_tests(true),
-            [
-                "src/tests.rs",
-                "src/tests/more.rs",
-                "it/main.rs",
-                "it/case.rs"
-            ]
-            .map(str::to_owned)
-            .into()
-        );
+        let product = [
+            "other/lib.rs",
+            "src/a.rs",
+            "src/a/deep.rs",
+            "src/b/c/mod.rs",
+            "src/lib.rs",
+        ];
+        assert_eq!(of_tests(false), product.map(PathBuf::from).into());
+        let tests = [
+            "it/case.rs",
+            "it/main.rs",
+            "src/tests.rs",
+            "src/tests/more.rs",
+        ];
+        assert_eq!(of_tests(true), tests.map(PathBuf::from).into());
         assert_eq!(tree.orphans.len(), 2, "{:?}", tree.orphans);
         assert!(
             tree.orphans[0].contains("gone.rs") && tree.orphans[1].contains("lost.rs"),
