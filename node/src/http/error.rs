@@ -148,98 +148,95 @@ impl From<ParseError> for HttpError {
     }
 }
 
+/// Status and code of each error.
+fn status_and_code(error: &RegistryError) -> (StatusCode, ErrorCode) {
+    match error {
+        RegistryError::RepositoryUnknown => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+        RegistryError::BlobUnknown(_) => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
+        RegistryError::ManifestUnknown { .. } => {
+            (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown)
+        }
+        RegistryError::UploadUnknown => (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
+        RegistryError::RangeInvalid { .. } => (
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            ErrorCode::BlobUploadInvalid,
+        ),
+        RegistryError::SizeInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+        RegistryError::DigestInvalid => (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
+        RegistryError::BodyInterrupted => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
+        RegistryError::ManifestInvalid(_) | RegistryError::ReferenceSizeInvalid { .. } => {
+            (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid)
+        }
+        RegistryError::ManifestTooLarge { .. } => {
+            (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid)
+        }
+        RegistryError::ReferencesUnknown(_) => {
+            (StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown)
+        }
+        RegistryError::BlobReferenced { .. } => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Denied),
+        RegistryError::PreconditionFailed { .. } => {
+            (StatusCode::PRECONDITION_FAILED, ErrorCode::Denied)
+        }
+        RegistryError::DeletesDisabled => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
+        RegistryError::Overloaded => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
+        RegistryError::NoSpace => (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unavailable),
+        RegistryError::TooFewCopies { .. }
+        | RegistryError::OwnerUnreachable
+        | RegistryError::Unavailable(_)
+        | RegistryError::ContentUnavailable(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable)
+        }
+        RegistryError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal),
+    }
+}
+
+/// What a client may read of a status of 5xx; the rest is for the log.
+fn public_message(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => "the cluster cannot answer now, try again",
+        StatusCode::INSUFFICIENT_STORAGE => "the registry has no space left for this upload",
+        _ => "an internal error occurred",
+    }
+}
+
 impl From<RegistryError> for HttpError {
     fn from(error: RegistryError) -> HttpError {
-        let message = error.to_string();
-        let error_of = |status, code| HttpError::new(status, code, message.clone());
-        let unavailable = |internal: Option<String>| {
-            let mut error = HttpError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                ErrorCode::Unavailable,
-                "the cluster cannot answer now, try again",
-            );
-            error.internal = internal;
-            error.retry_later()
-        };
+        let (status, code) = status_and_code(&error);
+        let mut answer = HttpError::new(status, code, error.to_string());
+        if status.is_server_error() {
+            answer = HttpError::new(status, code, public_message(status));
+            answer.internal = Some(error.to_string());
+        }
+        let is_worth_a_retry = status == StatusCode::TOO_MANY_REQUESTS
+            || (status.is_server_error() && status != StatusCode::INTERNAL_SERVER_ERROR);
+        if is_worth_a_retry {
+            answer = answer.retry_later();
+        }
         match error {
-            RegistryError::RepositoryUnknown => {
-                error_of(StatusCode::NOT_FOUND, ErrorCode::NameUnknown)
-            }
-            RegistryError::BlobUnknown(digest) => {
-                error_of(StatusCode::NOT_FOUND, ErrorCode::BlobUnknown)
-                    .detail(json!({ "digest": digest.to_string() }))
+            RegistryError::BlobUnknown(digest)
+            | RegistryError::ReferenceSizeInvalid { digest, .. } => {
+                answer.detail(json!({ "digest": digest.to_string() }))
             }
             RegistryError::ManifestUnknown { reference } => {
-                error_of(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown)
-                    .detail(json!({ "reference": reference }))
+                answer.detail(json!({ "reference": reference }))
             }
-            RegistryError::UploadUnknown => {
-                error_of(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown)
-            }
-            RegistryError::RangeInvalid { offset_bytes } => error_of(
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                ErrorCode::BlobUploadInvalid,
-            )
-            .header(
+            RegistryError::RangeInvalid { offset_bytes } => answer.header(
                 http::header::RANGE,
                 &super::headers::upload_range(offset_bytes),
             ),
-            RegistryError::SizeInvalid { .. } => {
-                error_of(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid)
-            }
-            RegistryError::DigestInvalid => {
-                error_of(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid)
-            }
-            RegistryError::BodyInterrupted => {
-                error_of(StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid)
-            }
-            RegistryError::ManifestInvalid(_) => {
-                error_of(StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid)
-            }
-            RegistryError::ManifestTooLarge { .. } => {
-                error_of(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid)
-            }
             RegistryError::ReferencesUnknown(digests) => references_unknown(&digests),
-            RegistryError::ReferenceSizeInvalid { digest, .. } => {
-                error_of(StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid)
-                    .detail(json!({ "digest": digest.to_string() }))
-            }
-            RegistryError::BlobReferenced { manifest } => {
-                error_of(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Denied)
-                    .detail(json!({ "manifest": manifest.to_string() }))
-                    .header(ALLOW, "GET, HEAD")
-            }
+            RegistryError::BlobReferenced { manifest } => answer
+                .detail(json!({ "manifest": manifest.to_string() }))
+                .header(ALLOW, "GET, HEAD"),
             RegistryError::PreconditionFailed { current, revision } => {
-                let error = error_of(StatusCode::PRECONDITION_FAILED, ErrorCode::Denied)
-                    .header(ARGOSY_REVISION, &revision.to_string());
+                let answer = answer.header(ARGOSY_REVISION, &revision.to_string());
                 match current {
-                    Some(digest) => error.header(DOCKER_CONTENT_DIGEST, &digest.to_string()),
-                    None => error,
+                    Some(digest) => answer.header(DOCKER_CONTENT_DIGEST, &digest.to_string()),
+                    None => answer,
                 }
             }
-            RegistryError::DeletesDisabled => {
-                error_of(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported)
-                    .header(ALLOW, "GET, HEAD")
-            }
-            RegistryError::Overloaded => {
-                error_of(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests).retry_later()
-            }
-            RegistryError::NoSpace => {
-                let text = "the registry has no space left for this upload";
-                let status = StatusCode::INSUFFICIENT_STORAGE;
-                HttpError::new(status, ErrorCode::Unavailable, text).retry_later()
-            }
-            RegistryError::TooFewCopies { .. }
-            | RegistryError::OwnerUnreachable
-            | RegistryError::Unavailable(_)
-            | RegistryError::ContentUnavailable(_) => unavailable(Some(message)),
-            RegistryError::Internal(text) => {
-                let status = StatusCode::INTERNAL_SERVER_ERROR;
-                let mut error =
-                    HttpError::new(status, ErrorCode::Internal, "an internal error occurred");
-                error.internal = Some(text);
-                error
-            }
+            RegistryError::DeletesDisabled => answer.header(ALLOW, "GET, HEAD"),
+            _ => answer,
         }
     }
 }

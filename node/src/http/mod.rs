@@ -24,7 +24,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderValue, Request, StatusCode};
-use oci::Route;
+use oci::{Route, RouteError};
 use registry::Registry;
 
 pub use access::warn_about_open_access;
@@ -127,39 +127,11 @@ impl Front {
             Route::DeleteBlob { repository, digest } => {
                 self.delete_blob(&head, &repository, &digest).await
             }
-            // The announced algorithm was checked; the digest of the closing PUT decides.
-            Route::StartUpload {
-                repository,
-                mount,
-                digest,
-                algorithm: _,
-            } => {
-                let start = uploads::Start { mount, digest };
-                self.start_upload(&head, &repository, start, body).await
-            }
-            Route::UploadStatus {
-                repository,
-                upload_id,
-            } => self.upload_status(&head, &repository, &upload_id).await,
-            Route::AppendUpload {
-                repository,
-                upload_id,
-            } => {
-                self.append_upload(&head, &repository, &upload_id, body)
-                    .await
-            }
-            Route::FinishUpload {
-                repository,
-                upload_id,
-                digest,
-            } => {
-                self.finish_upload(&head, &repository, &upload_id, &digest, body)
-                    .await
-            }
-            Route::CancelUpload {
-                repository,
-                upload_id,
-            } => self.cancel_upload(&head, &repository, &upload_id).await,
+            route @ (Route::StartUpload { .. }
+            | Route::UploadStatus { .. }
+            | Route::AppendUpload { .. }
+            | Route::FinishUpload { .. }
+            | Route::CancelUpload { .. }) => self.answer_upload(&head, route, body).await,
             Route::GetManifest {
                 repository,
                 reference,
@@ -191,6 +163,52 @@ impl Front {
                     .await
             }
             Route::Catalog { page } => self.catalog(&head, &page).await,
+        }
+    }
+
+    /// The uploads among the routes.
+    async fn answer_upload(
+        &self,
+        head: &Head,
+        route: Route,
+        body: &mut Body,
+    ) -> Result<Response, HttpError> {
+        match route {
+            // The announced algorithm was checked; the digest of the closing PUT decides.
+            Route::StartUpload {
+                repository,
+                mount,
+                digest,
+                algorithm: _,
+            } => {
+                let start = uploads::Start { mount, digest };
+                self.start_upload(head, &repository, start, body).await
+            }
+            Route::UploadStatus {
+                repository,
+                upload_id,
+            } => self.upload_status(head, &repository, &upload_id).await,
+            Route::AppendUpload {
+                repository,
+                upload_id,
+            } => {
+                self.append_upload(head, &repository, &upload_id, body)
+                    .await
+            }
+            Route::FinishUpload {
+                repository,
+                upload_id,
+                digest,
+            } => {
+                self.finish_upload(head, &repository, &upload_id, &digest, body)
+                    .await
+            }
+            Route::CancelUpload {
+                repository,
+                upload_id,
+            } => self.cancel_upload(head, &repository, &upload_id).await,
+            // `answer` hands on nothing else.
+            _ => Err(RouteError::NotFound.into()),
         }
     }
 }
