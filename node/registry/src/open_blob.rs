@@ -24,6 +24,7 @@ const READ_BYTES: usize = 4 * CHUNK_BYTES;
 const REPORT_WAIT: Duration = Duration::from_secs(1);
 
 /// Where the bytes of an open blob come from.
+#[allow(clippy::large_enum_variant, reason = "one per request, moved once")]
 pub enum BlobSource {
     /// This node holds it.
     Local(BlobReader),

@@ -54,7 +54,7 @@ impl Registry {
             }
         }
         if let Err(error) = self.clear_staged().await {
-            tracing::warn!(error = %error, "what uploads left behind was not removed");
+            tracing::warn!(error = %error, "what uploads left behind cannot be told");
         }
     }
 
@@ -98,8 +98,11 @@ impl Registry {
                 continue;
             };
             // A closed ticket lets no request open these bytes any more; one that has them open clears them itself.
-            if !open.contains(&name) && self.is_closed(ticket)? {
-                self.blobs.discard_name(&name).await.map_err(not_stored)?;
+            if open.contains(&name) || !self.is_closed(ticket)? {
+                continue;
+            }
+            if let Err(error) = self.blobs.discard_name(&name).await {
+                tracing::warn!(upload_id = %name, error = %error, "what an upload left behind was not removed");
             }
         }
         Ok(())

@@ -175,7 +175,7 @@ async fn a_blob_that_a_manifest_names_stays() {
 async fn deletes_can_be_switched_off() {
     let options = RegistryOptions {
         deletes_enabled: false,
-        ..quick_options()
+        ..RegistryOptions::default()
     };
     let cluster = Cluster::with_options(1, 1, 1, options);
     let registry = cluster.registry(1);

@@ -247,7 +247,7 @@ async fn a_second_writer_is_told_where_the_first_stands() {
 async fn a_blob_may_not_outgrow_the_limit() {
     let options = crate::RegistryOptions {
         upload_max_bytes: Some(1000),
-        ..quick_options()
+        ..crate::RegistryOptions::default()
     };
     let cluster = Cluster::with_options(1, 1, 1, options);
     let registry = cluster.registry(1);

@@ -38,7 +38,8 @@ pub(super) struct Cluster {
     directory: Option<TempDir>,
 }
 
-pub(super) fn quick_options() -> RegistryOptions {
+/// For tests in which copies cannot be made. All others wait long, so that a slow machine does not fail them.
+pub(super) fn impatient() -> RegistryOptions {
     RegistryOptions {
         copies_timeout: Duration::from_millis(400),
         ..RegistryOptions::default()
@@ -53,7 +54,7 @@ impl Cluster {
 
     /// `count` nodes with R = `copies` and W = `write_copies`, blobs in memory.
     pub(super) fn memory(count: u64, copies: u32, write_copies: u32) -> Cluster {
-        Cluster::with_options(count, copies, write_copies, quick_options())
+        Cluster::with_options(count, copies, write_copies, RegistryOptions::default())
     }
 
     pub(super) fn with_options(
@@ -71,14 +72,17 @@ impl Cluster {
 
     /// The same with blobs in directories.
     pub(super) fn on_disk(count: u64, copies: u32, write_copies: u32) -> Cluster {
+        Cluster::on_disk_with(count, copies, write_copies, RegistryOptions::default())
+    }
+
+    pub(super) fn on_disk_with(
+        count: u64,
+        copies: u32,
+        write_copies: u32,
+        options: RegistryOptions,
+    ) -> Cluster {
         let directory = tempfile::tempdir().unwrap();
-        let mut cluster = Cluster::empty(
-            count,
-            copies,
-            write_copies,
-            quick_options(),
-            Some(directory),
-        );
+        let mut cluster = Cluster::empty(count, copies, write_copies, options, Some(directory));
         for id in 1..=count {
             let blobs = cluster.open_directory(NodeId(id));
             cluster.start(NodeId(id), blobs);
@@ -140,7 +144,7 @@ impl Cluster {
             copies_timeout: self.options.copies_timeout,
             small_max_bytes: SMALL_BYTES as u64,
             retry_delay: Duration::from_millis(5),
-            fetch_stall_timeout: Duration::from_millis(500),
+            fetch_stall_timeout: Duration::from_secs(5),
             ..ReplicationOptions::default()
         };
         let replication = Replication::new(
@@ -211,6 +215,15 @@ impl Cluster {
         }
     }
 
+    /// Waits until the first node has nothing staged: a round in the background may be clearing it away.
+    pub(super) async fn nothing_is_staged(&self) {
+        let blobs = &self.nodes[0].blobs;
+        eventually("nothing is staged", || async {
+            blobs.staged_names().await.unwrap().is_empty()
+        })
+        .await;
+    }
+
     /// The log index of the latest entry.
     pub(super) fn applied(&self) -> LogIndex {
         self.log.snapshot().applied()
@@ -222,4 +235,15 @@ impl Cluster {
         blob.map(|blob| blob.holders.iter().map(|node| node.0).collect())
             .unwrap_or_default()
     }
+}
+
+/// Waits for what happens in the background.
+pub(super) async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    let waited = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(20), waited).await;
+    assert!(outcome.is_ok(), "never: {what}");
 }

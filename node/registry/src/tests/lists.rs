@@ -87,7 +87,7 @@ async fn a_repository_without_tags_is_not_an_unknown_one() {
 async fn a_page_is_never_longer_than_the_maximum() {
     let options = RegistryOptions {
         page_max: 2,
-        ..quick_options()
+        ..RegistryOptions::default()
     };
     let cluster = Cluster::with_options(1, 1, 1, options);
     let registry = cluster.registry(1);

@@ -121,7 +121,7 @@ async fn every_missing_reference_is_named() {
 async fn bodies_are_checked_before_anything_is_proposed() {
     let options = RegistryOptions {
         manifest_max_bytes: 1000,
-        ..quick_options()
+        ..RegistryOptions::default()
     };
     let cluster = Cluster::with_options(1, 1, 1, options);
     let registry = cluster.registry(1);

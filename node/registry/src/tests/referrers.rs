@@ -101,7 +101,7 @@ async fn referrers_are_listed_by_digest_and_filtered_by_type() {
 async fn pages_end_by_count_and_go_on_after_a_digest() {
     let options = RegistryOptions {
         page_max: 2,
-        ..quick_options()
+        ..RegistryOptions::default()
     };
     let cluster = Cluster::with_options(1, 1, 1, options);
     let registry = cluster.registry(1);
@@ -229,7 +229,7 @@ async fn listed_both_ways(registry: &Arc<Registry>, subject: &Bytes) -> (Vec<Dig
 async fn the_index_under_the_fallback_tag_is_listed_too() {
     let options = RegistryOptions {
         page_max: 3,
-        ..quick_options()
+        ..RegistryOptions::default()
     };
     let cluster = Cluster::with_options(1, 1, 1, options);
     let registry = cluster.registry(1);

@@ -217,7 +217,7 @@ async fn without_a_quorum_digests_are_still_served_and_tags_are_not() {
 async fn an_operator_may_accept_older_tags() {
     let options = RegistryOptions {
         linearizable_tags: false,
-        ..quick_options()
+        ..RegistryOptions::default()
     };
     let cluster = Cluster::with_options(1, 1, 1, options);
     let registry = cluster.registry(1);

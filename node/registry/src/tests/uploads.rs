@@ -180,7 +180,7 @@ async fn an_id_works_only_as_it_was_issued() {
 async fn sessions_with_bytes_are_bounded() {
     let options = crate::RegistryOptions {
         uploads_max: 2,
-        ..quick_options()
+        ..crate::RegistryOptions::default()
     };
     let cluster = Cluster::with_options(1, 1, 1, options);
     let registry = cluster.registry(1);
