@@ -22,7 +22,9 @@ pub struct ReplicationOptions {
     pub straggler_timeout: Duration,
     /// Blobs fetched from other nodes at the same time; more wait. Default 64.
     pub fetches_max: usize,
-    /// How long a fetch waits for its turn, for a holder to answer, or for its next bytes. Default 10 s.
+    /// How long a fetch waits for a holder to answer before it asks the next one. Default 3 s.
+    pub fetch_answer_timeout: Duration,
+    /// How long a fetch waits for its turn, or for its next bytes. Default 10 s.
     pub fetch_stall_timeout: Duration,
     /// How often all holders are tried before a fetch gives up, counted anew after every byte that arrives.
     /// Default 3.
@@ -45,6 +47,7 @@ impl Default for ReplicationOptions {
             retry_delay: Duration::from_millis(500),
             straggler_timeout: Duration::from_secs(180),
             fetches_max: 64,
+            fetch_answer_timeout: Duration::from_secs(3),
             fetch_stall_timeout: Duration::from_secs(10),
             fetch_rounds: 3,
             unkept_ttl: Duration::from_secs(30),

@@ -10,7 +10,7 @@ use proto::blob::push_blob_request::Part as Request;
 use runtime::Backoff;
 use storage::blob::StagedReader;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -24,6 +24,12 @@ use crate::peers::{BlobPeers, PushEnd};
 /// Streams in a row that get no further than the ones before them, after which the push fails. With the delays below
 /// a dead peer is given up after some three seconds, and replaced by whoever spreads the blob.
 const FRUITLESS_STREAMS_MAX: u32 = 5;
+
+/// The same for a peer that hangs, where every stream takes long to fail.
+const FRUITLESS_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long a peer may take to say where it stands.
+const STANDING_TIMEOUT: Duration = Duration::from_secs(5);
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
@@ -62,6 +68,7 @@ impl Push<'_> {
     pub(super) async fn run(mut self) -> Result<(), PeerError> {
         let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
         let mut fruitless = 0;
+        let mut stuck_since = None;
         loop {
             let before = self.standing_bytes;
             let error = match self.stream().await {
@@ -71,10 +78,12 @@ impl Push<'_> {
             };
             if self.standing_bytes > before {
                 fruitless = 0;
+                stuck_since = None;
                 backoff.reset();
             }
             fruitless += 1;
-            if fruitless == FRUITLESS_STREAMS_MAX {
+            let stuck_since = stuck_since.get_or_insert_with(Instant::now);
+            if fruitless == FRUITLESS_STREAMS_MAX || stuck_since.elapsed() > FRUITLESS_TIME_MAX {
                 return Err(error);
             }
             tracing::debug!(peer = %self.node, standing_bytes = self.standing_bytes, %error, "a push broke and is resumed");
@@ -102,19 +111,13 @@ impl Push<'_> {
             algorithm: self.algorithm.to_string(),
         };
         send(&requests, Request::Start(start)).await;
-        let mut client = connection.bulk();
-        let replies = tokio::select! {
-            replies = client.push_blob(ReceiverStream::new(outgoing)) => replies,
+        let standing = begin(&connection, ReceiverStream::new(outgoing));
+        let (mut replies, standing_bytes) = tokio::select! {
+            standing = timeout(STANDING_TIMEOUT, standing) => standing.map_err(|_| silent(&connection))??,
             () = self.follower.abandoned() => return Err(PeerError::Abandoned),
         };
-        let mut replies = outcome(&connection, replies)?.into_inner();
-        match next_reply(&connection, &mut replies).await? {
-            Reply::Standing(standing) => {
-                self.standing_bytes = standing.offset_bytes;
-                self.follower.seek(standing.offset_bytes);
-            }
-            Reply::Stored(_) => return Err(unexpected(self.node)),
-        }
+        self.standing_bytes = standing_bytes;
+        self.follower.seek(standing_bytes);
         // The peer says nothing more until it has stored everything, unless it fails.
         tokio::select! {
             sent = feed(&mut self.follower, &requests) => sent?,
@@ -126,6 +129,27 @@ impl Push<'_> {
             Reply::Stored(_) => Ok(()),
             Reply::Standing(_) => Err(unexpected(self.node)),
         }
+    }
+}
+
+/// Opens the stream and learns where the peer stands.
+async fn begin(
+    connection: &Connection,
+    requests: ReceiverStream<wire::PushBlobRequest>,
+) -> Result<(Streaming<wire::PushBlobReply>, u64), PeerError> {
+    let replies = connection.bulk().push_blob(requests).await;
+    let mut replies = outcome(connection, replies)?.into_inner();
+    match next_reply(connection, &mut replies).await? {
+        Reply::Standing(standing) => Ok((replies, standing.offset_bytes)),
+        Reply::Stored(_) => Err(unexpected(connection.node)),
+    }
+}
+
+fn silent(connection: &Connection) -> PeerError {
+    connection.failed();
+    PeerError::Unreachable {
+        node: connection.node,
+        reason: "it does not answer".into(),
     }
 }
 

@@ -17,7 +17,8 @@ use crate::convert;
 use crate::error::PeerError;
 use crate::peers::{ByteStream, UploadAnswer, UploadRequest};
 
-/// How long the owner may think after the body has ended, when the deadline of the caller comes sooner.
+/// How long the owner may think after a body has ended, when the deadline of the caller comes sooner: the body may
+/// have taken all of it.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(40);
 
 /// Sends the request and its body, returns the answer. The deadline runs only while the owner thinks: a body takes as
@@ -28,6 +29,7 @@ pub(super) async fn ask(
 ) -> Result<UploadAnswer, PeerError> {
     let deadline = request.deadline;
     let (header, body) = convert::upload_to_wire(request);
+    let patience = body.as_ref().map_or(Duration::ZERO, |_| ANSWER_PATIENCE);
     let (sent, all_sent) = oneshot::channel();
     let first = stream::iter([message(Part::Header(header))]);
     let messages: BoxStream<'static, wire::UploadRequest> =
@@ -37,7 +39,7 @@ pub(super) async fn ask(
     let reply = tokio::select! {
         reply = &mut answer => reply,
         _ = all_sent => {
-            let latest = deadline.max(Instant::now() + ANSWER_PATIENCE);
+            let latest = deadline.max(Instant::now() + patience);
             timeout_at(latest.into(), &mut answer)
                 .await
                 .map_err(|_| PeerError::Timeout(connection.node))?

@@ -9,6 +9,7 @@
 //! Any other copy is not kept: it is discarded some seconds after its last reader left, and a transfer that nobody
 //! reads any more is stopped. A cache of uncounted copies is a matter of its own, with a policy for its size.
 
+mod direct;
 mod reader;
 mod suspects;
 #[cfg(test)]
@@ -23,12 +24,15 @@ use metadata::ids::NodeId;
 use oci::Digest;
 use storage::blob::StagedReader;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
+use self::direct::Wanted;
 pub use self::reader::FetchReader;
 use self::suspects::Suspects;
 use self::transfer::Transfer;
-use crate::Replication;
-use crate::error::ReplicationError;
+use crate::error::{PeerError, ReplicationError};
+use crate::peers::ByteStream;
+use crate::{Replication, state};
 
 /// Staged names of fetches start with this, then the boot, so that leftovers of an earlier boot are recognised.
 const STAGED_PREFIX: &str = "fetch-";
@@ -140,8 +144,8 @@ impl Replication {
     /// holder has answered. `holders` are those of the replicated state; the nearest is asked first.
     ///
     /// # Errors
-    /// [`ReplicationError::NoSource`] when no holder can deliver it, [`ReplicationError::Local`] when there is no
-    /// space to receive it.
+    /// [`ReplicationError::NoSource`] when no holder can deliver it. A full disk is no error: readers then have a
+    /// stream each, and nothing is staged.
     pub async fn open_remote(
         self: &Arc<Self>,
         digest: &Digest,
@@ -161,11 +165,52 @@ impl Replication {
                 }
             });
         if let Some(state) = started {
-            let transfer = Transfer::new(self.clone(), digest, size_bytes, holders, state);
+            let transfer = Transfer::new(self.clone(), digest, size_bytes, holders.clone(), state);
             self.shutdown.spawn("blob fetch", transfer.run());
         }
-        let reader = FetchReader::new(digest, size_bytes, state);
+        let wanted = Wanted {
+            replication: self.clone(),
+            digest,
+            size_bytes,
+            holders,
+        };
+        let reader = FetchReader::new(wanted, state);
         reader.connected().await?;
         Ok(reader)
+    }
+
+    /// Begins to read a blob from one node. A node whose blob has another size is suspect.
+    async fn fetch_from(
+        &self,
+        node: NodeId,
+        digest: &Digest,
+        size_bytes: u64,
+        offset_bytes: u64,
+    ) -> Result<ByteStream, PeerError> {
+        let fetched = self.peers.fetch(node, digest, offset_bytes);
+        let patience = self.options.fetch_answer_timeout;
+        let fetched = timeout(patience, fetched)
+            .await
+            .map_err(|_| PeerError::Timeout(node))??;
+        if fetched.size_bytes == size_bytes {
+            return Ok(fetched.bytes);
+        }
+        self.fetches.suspects.add(node, *digest);
+        let reason = format!("it has {} bytes, not {size_bytes}", fetched.size_bytes);
+        Err(PeerError::Refused { node, reason })
+    }
+
+    /// Holders by round trip; unreachable ones and suspects last. Those that became holders meanwhile count as well.
+    fn nearest_first(&self, digest: &Digest, holders: &[NodeId]) -> Vec<NodeId> {
+        let mut nodes = holders.to_vec();
+        nodes.extend(state::holders(self.log.as_ref(), digest).unwrap_or_default());
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.retain(|&node| node != self.log.node_id());
+        nodes.sort_by_key(|&node| {
+            let suspect = self.fetches.suspects.contains(node, digest);
+            (suspect, self.peers.round_trip_us(node).unwrap_or(u64::MAX))
+        });
+        nodes
     }
 }

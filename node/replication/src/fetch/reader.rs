@@ -1,11 +1,14 @@
 //! What a client of a fetched blob reads from.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use oci::Digest;
 use storage::blob::StagedReader;
 use storage::error::BlobError;
 use tokio::sync::watch;
 
+use super::direct::{Direct, Wanted};
 use super::{Failure, State};
 use crate::error::ReplicationError;
 
@@ -15,18 +18,18 @@ pub struct FetchReader {
     digest: Digest,
     size_bytes: u64,
     state: watch::Receiver<State>,
+    /// For a node whose disk is full.
+    direct: Direct,
 }
 
 impl FetchReader {
-    pub(super) fn new(
-        digest: Digest,
-        size_bytes: u64,
-        state: watch::Receiver<State>,
-    ) -> FetchReader {
+    pub(super) fn new(wanted: Wanted, state: watch::Receiver<State>) -> FetchReader {
+        let (digest, size_bytes) = (wanted.digest, wanted.size_bytes);
         FetchReader {
             digest,
             size_bytes,
             state,
+            direct: Direct::new(Arc::new(wanted)),
         }
     }
 
@@ -48,6 +51,19 @@ impl FetchReader {
         if offset >= self.size_bytes || limit_bytes == 0 {
             return Ok(Bytes::new());
         }
+        match self.read_staged(offset, limit_bytes).await {
+            Err(ReplicationError::Local(BlobError::NoSpace)) => {
+                self.direct.read_at(offset, limit_bytes).await
+            }
+            read => read,
+        }
+    }
+
+    async fn read_staged(
+        &self,
+        offset: u64,
+        limit_bytes: usize,
+    ) -> Result<Bytes, ReplicationError> {
         loop {
             let (mut staged, released_bytes) = self.wait_beyond(offset).await?;
             let released = usize::try_from(released_bytes - offset).unwrap_or(usize::MAX);
@@ -72,7 +88,10 @@ impl FetchReader {
 
     /// Waits until a holder has answered.
     pub(super) async fn connected(&self) -> Result<(), ReplicationError> {
-        self.wait_for(|state| state.connected.then_some(())).await
+        match self.wait_for(|state| state.connected.then_some(())).await {
+            Err(ReplicationError::Local(BlobError::NoSpace)) => self.direct.connect().await,
+            connected => connected,
+        }
     }
 
     async fn wait_beyond(&self, offset: u64) -> Result<(StagedReader, u64), ReplicationError> {

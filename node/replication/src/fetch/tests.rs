@@ -1,3 +1,5 @@
+mod full_disk;
+
 use super::*;
 use crate::testing::{Cluster, ONE, THREE, TWO, eventually, noise, stop};
 use bytes::Bytes;

@@ -16,7 +16,6 @@ use tokio::time::{sleep, timeout};
 
 use super::{Failure, State};
 use crate::error::PeerError;
-use crate::peers::Fetched;
 use crate::{Replication, state};
 
 /// Bytes that readers do not get before the digest of the whole is verified.
@@ -132,7 +131,7 @@ impl Transfer {
 
     /// Asks every holder once, until the blob is complete.
     async fn receive_round(&mut self, staged: &mut StagedBlob) -> Result<(), Failure> {
-        for node in self.nearest_first() {
+        for node in self.replication.nearest_first(&self.digest, &self.holders) {
             match self.receive_from(node, staged).await {
                 Ok(()) => {}
                 Err(Interruption::Peer(error)) => {
@@ -154,27 +153,15 @@ impl Transfer {
         node: NodeId,
         staged: &mut StagedBlob,
     ) -> Result<(), Interruption> {
-        let patience = self.replication.options.fetch_stall_timeout;
-        let peers = self.replication.peers.clone();
-        let fetched = timeout(
-            patience,
-            peers.fetch(node, &self.digest, self.received_bytes),
-        );
-        let Fetched {
-            size_bytes,
-            mut bytes,
-        } = fetched.await.map_err(|_| PeerError::Timeout(node))??;
-        if size_bytes != self.size_bytes {
-            self.replication.fetches.suspects.add(node, self.digest);
-            return Err(refused(
-                node,
-                format!("it has {size_bytes} bytes, not {}", self.size_bytes),
-            ));
-        }
+        let replication = self.replication.clone();
+        let fetched =
+            replication.fetch_from(node, &self.digest, self.size_bytes, self.received_bytes);
+        let mut bytes = fetched.await?;
         self.sources.push(node);
         self.connected = true;
         self.state.send_modify(|state| state.connected = true);
         while self.received_bytes < self.size_bytes {
+            let patience = replication.options.fetch_stall_timeout;
             let next = timeout(patience, bytes.next())
                 .await
                 .map_err(|_| PeerError::Timeout(node))?;
@@ -340,24 +327,6 @@ impl Transfer {
 
     fn is_wanted(&self) -> bool {
         is_wanted(&self.replication, &self.digest)
-    }
-
-    /// Holders by round trip; unreachable ones and suspects last. New holders count as well.
-    fn nearest_first(&self) -> Vec<NodeId> {
-        let replication = &self.replication;
-        let mut nodes = self.holders.clone();
-        nodes.extend(state::holders(replication.log.as_ref(), &self.digest).unwrap_or_default());
-        nodes.sort_unstable();
-        nodes.dedup();
-        nodes.retain(|&node| node != replication.log.node_id());
-        nodes.sort_by_key(|&node| {
-            let suspect = replication.fetches.suspects.contains(node, &self.digest);
-            (
-                suspect,
-                replication.peers.round_trip_us(node).unwrap_or(u64::MAX),
-            )
-        });
-        nodes
     }
 }
 

@@ -122,7 +122,10 @@ fn blob_status(error: &BlobError) -> Status {
     match error {
         BlobError::NoSpace => Status::resource_exhausted(error.to_string()),
         BlobError::DigestMismatch { .. } => Status::data_loss(error.to_string()),
-        BlobError::Corrupt { .. } => Status::data_loss(error.to_string()),
+        BlobError::Corrupt { .. } => {
+            tracing::error!(%error, "a stored blob is damaged");
+            Status::data_loss(error.to_string())
+        }
         _ => {
             tracing::warn!(%error, "the blob store failed a peer");
             Status::aborted("the blob store failed")
