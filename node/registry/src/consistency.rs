@@ -1,8 +1,9 @@
 //! When a read asks the cluster, and when this node's own state is enough.
 //!
-//! A digest names one content for ever, so a "yes" from the local state is right as soon as it is there; a "no"
-//! may only mean that this node lags, so it is asked again behind a barrier (protocols.md section 10, rule 7).
-//! Tags and lists change, so they are read behind a barrier unless the operator accepted older answers.
+//! Tags and lists change, so they are read behind a barrier unless the operator accepted older answers. Content by
+//! digest can only appear and be deleted. What was deleted through one node must be gone from all (invariant I11), so
+//! these reads ask as well, but not for long: without a quorum nothing can be deleted either, and what this node knows
+//! is served (protocols.md section 10, rule 7). A "no" is only given by a node that is known to be up to date.
 
 use std::time::Instant;
 
@@ -36,9 +37,20 @@ impl Registry {
         query: impl Fn(&dyn MetadataView) -> std::result::Result<Result<T>, ViewError>,
     ) -> Result<Seen<T>> {
         self.catch_up(caller).await?;
+        let asked = match self.options.linearizable_tags {
+            true => {
+                self.barrier(caller.deadline.min(Instant::now() + CONTENT_PATIENCE))
+                    .await
+            }
+            false => Ok(()),
+        };
         let mut seen = self.look(&query)?;
         if seen.value.is_err() {
-            self.barrier(caller.deadline).await?;
+            // A "no" of a node that may lag is no answer.
+            match self.options.linearizable_tags {
+                true => asked?,
+                false => self.barrier(caller.deadline).await?,
+            }
             seen = self.look(&query)?;
         }
         let revision = seen.revision;
@@ -127,6 +139,10 @@ impl Registry {
         self.submit(command, &caller, About::Upkeep).await
     }
 }
+
+/// How long a read by digest waits for the cluster before it answers from what this node knows. Longer than a
+/// barrier takes on a busy cluster, short for a client when there is no quorum.
+const CONTENT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long upkeep waits for the log. Long enough for an election; what fails is done again later.
 const UPKEEP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
