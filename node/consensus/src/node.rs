@@ -33,6 +33,8 @@ use crate::types::Raft;
 /// How soon a refused attempt is repeated when nothing is seen to change. A new leader refuses writes until
 /// its first quorum has answered, a few milliseconds after it became leader.
 const RETRY: Duration = Duration::from_millis(20);
+/// The longest pause after attempts that may have been proposed: each repetition is one more entry in the log.
+const LONGEST_RETRY: Duration = Duration::from_millis(320);
 
 /// A node of the cluster. Implements [`MetadataLog`].
 ///
@@ -233,6 +235,7 @@ impl RaftNode {
         deadline: Instant,
     ) -> Result<Outcome, LogError> {
         let mut is_ambiguous = false;
+        let mut pause = RETRY;
         loop {
             let obstacle = match self.cluster.propose(entry.clone(), deadline).await {
                 Attempt::Done(Outcome {
@@ -247,11 +250,12 @@ impl RaftNode {
                 Attempt::Stopped(error) => return Err(error),
                 Attempt::NotProposed(obstacle) => obstacle,
                 Attempt::Unknown => {
+                    pause = LONGEST_RETRY.min(pause * 2);
                     is_ambiguous = true;
                     Obstacle::NoLeader
                 }
             };
-            if !self.retry_before(deadline).await {
+            if !self.retry_before(deadline, pause).await {
                 return Err(if is_ambiguous {
                     LogError::OutcomeUnknown
                 } else {
@@ -269,14 +273,14 @@ impl RaftNode {
         }
     }
 
-    /// Waits a little, or until who leads changes. False when the deadline has passed.
-    async fn retry_before(&self, deadline: Instant) -> bool {
+    /// Waits for `pause`, or until who leads changes. False when the deadline has passed.
+    async fn retry_before(&self, deadline: Instant, pause: Duration) -> bool {
         let remaining = deadline.saturating_duration_since(Instant::now());
         if remaining.is_zero() {
             return false;
         }
         self.cluster
-            .leader_may_have_changed(remaining.min(RETRY))
+            .leader_may_have_changed(remaining.min(pause))
             .await;
         Instant::now() < deadline
     }
@@ -337,7 +341,7 @@ impl MetadataLog for RaftNode {
                 Ok(Err(obstacle)) => obstacle,
                 Err(_) => return Err(LogError::QuorumLost),
             };
-            if !self.retry_before(deadline).await {
+            if !self.retry_before(deadline, RETRY).await {
                 return Err(obstacle.into());
             }
         }

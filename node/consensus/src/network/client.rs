@@ -284,3 +284,40 @@ fn chunks(
         Some((wire::SnapshotChunk { part: Some(part) }, state))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::entry::RaftEntry;
+
+    use super::*;
+    use crate::types::{EntryBytes, LogId};
+
+    fn entries(sizes: &[usize]) -> Vec<LogEntry> {
+        let entry = |(index, size): (usize, &usize)| {
+            let id = convert::log_id_from_wire(wire::LogId {
+                term: 1,
+                node: 1,
+                index: index as u64,
+            });
+            let id: LogId = id;
+            LogEntry::new_normal(id, EntryBytes(vec![0; *size].into()))
+        };
+        sizes.iter().enumerate().map(entry).collect()
+    }
+
+    #[test]
+    fn a_message_holds_what_fits_and_never_nothing() {
+        for (sizes, kept, is_shortened) in [
+            (&[][..], 0, false),
+            (&[1, 2, 3], 3, false),
+            (&[4 << 20, 4 << 20], 2, false),
+            (&[4 << 20, 4 << 20, 1], 2, true),
+            (&[9 << 20], 1, false),
+            (&[9 << 20, 1], 1, true),
+        ] {
+            let mut entries = entries(sizes);
+            assert_eq!(shorten(&mut entries), is_shortened, "{sizes:?}");
+            assert_eq!(entries.len(), kept, "{sizes:?}");
+        }
+    }
+}

@@ -354,3 +354,72 @@ pub(crate) fn decode_membership(bytes: Bytes) -> std::io::Result<StoredMembershi
     let stored = wire::StoredMembership::decode(bytes).map_err(|_| damaged("stored membership"))?;
     stored_membership_from_wire(Some(stored)).map_err(|_| damaged("stored membership"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(term: u64, node: u64, index: u64) -> LogId {
+        log_id_from_wire(wire::LogId { term, node, index })
+    }
+
+    fn membership() -> Membership {
+        let address = |port| NodeAddress {
+            grpc_address: format!("host:{port}"),
+        };
+        let members = BTreeMap::from([(1, address(1)), (2, address(2)), (3, address(3))]);
+        Membership::new(vec![BTreeSet::from([1, 2]), BTreeSet::from([2])], members).unwrap()
+    }
+
+    #[test]
+    fn what_is_stored_comes_back() {
+        let payloads = [
+            EntryPayload::Blank,
+            EntryPayload::Normal(EntryBytes(Bytes::from_static(b"command"))),
+            EntryPayload::Normal(EntryBytes(Bytes::new())),
+            EntryPayload::Membership(membership()),
+        ];
+        for payload in payloads {
+            let entry = LogEntry {
+                log_id: id(3, 2, 7),
+                payload,
+            };
+            assert_eq!(decode_entry(encode_entry(&entry)).unwrap(), entry);
+        }
+        for vote in [Vote::new(0, 0), Vote::new(4, 2), Vote::new_committed(4, 2)] {
+            assert_eq!(decode_vote(encode_vote(&vote)).unwrap(), vote);
+        }
+        for stored in [
+            StoredMembership::default(),
+            StoredMembership::new(Some(id(0, 0, 0)), membership()),
+        ] {
+            assert_eq!(
+                decode_membership(encode_membership(&stored)).unwrap(),
+                stored
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_log_id_is_not_none() {
+        let first = id(0, 0, 0);
+        assert_eq!(decode_log_id(&encode_log_id(&first)).unwrap(), Some(first));
+        assert_eq!(decode_log_id(&[]).unwrap(), None);
+        assert!(decode_log_id(&[0; 23]).is_err());
+    }
+
+    #[test]
+    fn a_message_without_its_parts_is_refused() {
+        assert!(append_from_wire(wire::AppendRequest::default()).is_err());
+        assert!(append_response_from_wire(wire::AppendResponse::default()).is_err());
+        assert!(vote_request_from_wire(wire::VoteRequest::default()).is_err());
+        assert!(transfer_response_from_wire(wire::TransferLeaderResponse::default()).is_err());
+        assert!(entry_from_wire(wire::LogEntry::default()).is_err());
+        assert!(decode_entry(Bytes::from_static(b"\xff")).is_err());
+        let voter_without_address = wire::Membership {
+            configurations: vec![wire::Voters { nodes: vec![1] }],
+            members: Vec::new(),
+        };
+        assert!(membership_from_wire(voter_without_address).is_err());
+    }
+}

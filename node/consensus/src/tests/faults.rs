@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::{TestCluster, eventually, has_tag, open_ticket, put, soon};
 use crate::RaftNode;
 use crate::forward::Attempt;
+use crate::types::EntryBytes;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_shuts_down_hands_over_and_writes_go_on() {
@@ -282,4 +283,26 @@ fn open_tickets(node: &RaftNode) -> usize {
         Ok(count)
     })
     .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_cannot_be_applied_stops_the_node() {
+    let cluster = TestCluster::formed(1).await;
+    let node = cluster.node(1);
+    let applied = node.status().applied;
+    // Past the checks of the front door, as a newer version of this program might do it.
+    let garbage = EntryBytes(bytes::Bytes::from_static(b"\xff\xff\xff"));
+    assert!(node.cluster.raft.client_write(garbage).await.is_err());
+    let failed = tokio::time::timeout(super::PATIENCE, node.failed())
+        .await
+        .unwrap();
+    assert!(matches!(failed, LogError::Fatal(_)), "{failed}");
+    assert!(!node.is_ready());
+    assert_eq!(
+        node.state.applied().unwrap().index,
+        applied,
+        "nothing of it was committed"
+    );
+    let refused = node.propose(open_ticket(1), "", soon()).await.unwrap_err();
+    assert!(matches!(refused, LogError::Fatal(_)), "{refused}");
 }

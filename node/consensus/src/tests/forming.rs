@@ -1,11 +1,19 @@
 //! Who may take part, and who forms the cluster.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use metadata::ids::NodeId;
+use metadata::ids::{LogIndex, NodeId};
+use openraft::alias::LeaderIdOf;
+use openraft::entry::RaftEntry;
+use openraft::vote::RaftLeaderId;
+use storage::log::LogStore;
+use storage::memory::{MemoryLogStore, MemoryStateStore};
 
 use super::{TestCluster, eventually, has_tag, put, soon};
-use crate::{Formation, Member, MembershipError, StartError};
+use crate::network::convert;
+use crate::types::{LogEntry, LogId, TypeConfig};
+use crate::{Formation, Member, MembershipError, RaftNode, StartError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_disk_does_not_vote_and_says_why() {
@@ -154,4 +162,31 @@ async fn membership_changes_only_on_the_leader() {
     );
     assert!(!leader.is_voter(NodeId(9)));
     put(leader, "goes-on").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_state_that_lacks_purged_entries_is_refused() {
+    let cluster = TestCluster::seats(1).await;
+    let log = Arc::new(MemoryLogStore::new());
+    let entry = |index| LogEntry::new_blank(LogId::new(LeaderIdOf::<TypeConfig>::new(1, 1), index));
+    let entries = (0..=9)
+        .map(|index| (index, convert::encode_entry(&entry(index))))
+        .collect();
+    log.append(entries, Box::new(|_| ())).unwrap();
+    let marker = convert::encode_log_id(&entry(5).log_id);
+    log.purge_through(5, marker).unwrap();
+    let state = Arc::new(MemoryStateStore::new());
+    let Err(refused) = RaftNode::open(cluster.seat(1).options(), log, state).await else {
+        panic!("opened with a hole between state and log");
+    };
+    assert!(
+        matches!(
+            refused,
+            StartError::StateTooOld {
+                purged: LogIndex(5),
+                ..
+            }
+        ),
+        "{refused}"
+    );
 }
