@@ -31,6 +31,7 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// Appends consecutive entries. They are readable on return; `synced` is called once they are durable.
     /// Concurrent appends share one fsync (group commit), and callbacks come in the order of the calls.
+    /// When this returns an error, `synced` is not called.
     fn append(&self, entries: Vec<(u64, Bytes)>, synced: Synced) -> Result<(), StorageError>;
 
     /// Removes the entries at and after `index`, durably.

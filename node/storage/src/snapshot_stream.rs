@@ -178,7 +178,7 @@ impl<'a> SnapshotReader<'a> {
         self.fill(&mut frame, frame_bytes, MAX_FRAME_BYTES)?;
         let mut rest = frame.as_slice();
         while !rest.is_empty() {
-            let (key, value, after) = split_record(rest)?;
+            let ((key, value), after) = split_record(rest)?;
             if self.last_key.as_deref().is_some_and(|last| last >= key) {
                 return Err(StorageError::DamagedStream {
                     what: "its keys do not ascend",
@@ -244,14 +244,16 @@ impl<'a> SnapshotReader<'a> {
     }
 }
 
-/// Key, value and what follows them.
-fn split_record(bytes: &[u8]) -> Result<(&[u8], &[u8], &[u8]), StorageError> {
+type Record<'a> = (&'a [u8], &'a [u8]);
+
+/// A key with its value, and what follows them.
+fn split_record(bytes: &[u8]) -> Result<(Record<'_>, &[u8]), StorageError> {
     let split = || {
         let (key_bytes, rest) = bytes.split_first_chunk::<4>()?;
         let (value_bytes, rest) = rest.split_first_chunk::<4>()?;
         let (key, rest) = rest.split_at_checked(u32::from_be_bytes(*key_bytes) as usize)?;
         let (value, rest) = rest.split_at_checked(u32::from_be_bytes(*value_bytes) as usize)?;
-        Some((key, value, rest))
+        Some(((key, value), rest))
     };
     split().ok_or(StorageError::DamagedStream {
         what: "a record goes past the end of its frame",
@@ -298,7 +300,7 @@ mod tests {
         }
     }
 
-    fn records() -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn records() -> Pairs {
         let small = (0..50_u8).map(|n| (vec![b'a', n], vec![n; usize::from(n) * 10]));
         let large = (0..3_u8).map(|n| (vec![b'b', n], vec![n; FRAME_BYTES / 2 + 1]));
         small
@@ -317,7 +319,9 @@ mod tests {
         stream
     }
 
-    fn read(mut stream: &[u8]) -> Result<(Applied, Vec<(Vec<u8>, Vec<u8>)>), StorageError> {
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn read(mut stream: &[u8]) -> Result<(Applied, Pairs), StorageError> {
         let mut reader = SnapshotReader::new(&mut stream)?;
         let mut found = Vec::new();
         while reader.next_frame(&mut |key, value| found.push((key.to_vec(), value.to_vec())))? {}

@@ -26,7 +26,7 @@ pub fn suite(make: impl Fn() -> Arc<dyn StateStore>) {
     for case in cases {
         case(make());
     }
-    let cases_of_two: [fn(Arc<dyn StateStore>, Arc<dyn StateStore>); 4] = [
+    let cases_of_two: [CaseOfTwo; 4] = [
         an_exported_state_is_installed,
         an_empty_state_is_installed,
         a_damaged_stream_changes_nothing,
@@ -36,6 +36,8 @@ pub fn suite(make: impl Fn() -> Arc<dyn StateStore>) {
         case(make(), make());
     }
 }
+
+type CaseOfTwo = fn(Arc<dyn StateStore>, Arc<dyn StateStore>);
 
 pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 

@@ -17,6 +17,7 @@ const MAGIC: &[u8; 8] = b"argosyhw";
 const SLOT_BYTES: usize = 36;
 const SECTOR_BYTES: usize = 4096;
 const SLOTS: u64 = 2;
+const FILE_BYTES: usize = 2 * SECTOR_BYTES;
 
 /// How far the log got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl HighWater {
 
     /// Creates the file of a new log.
     pub(super) fn create(path: &Path) -> Result<HighWater, StorageError> {
-        let mut bytes = vec![0; SECTOR_BYTES * SLOTS as usize];
+        let mut bytes = vec![0; FILE_BYTES];
         bytes[..SLOT_BYTES].copy_from_slice(&encode(0, Mark::default()));
         durable::write_file(path, &bytes)?;
         let file = OpenOptions::new()

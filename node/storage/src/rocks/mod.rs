@@ -74,6 +74,7 @@ impl StorageOptions {
         options.set_paranoid_checks(true);
         options.set_max_background_jobs(self.background_threads);
         options.set_max_subcompactions(1);
+        options.set_max_file_opening_threads(self.background_threads);
         options.set_max_open_files(self.max_open_files);
         options.set_max_total_wal_size(self.max_wal_bytes);
         options.set_max_manifest_file_size(4 << 20);

@@ -134,7 +134,10 @@ impl StateStore for RocksState {
     }
 
     fn flush(&self) -> Result<(), StorageError> {
-        let _writer = self.writer()?;
+        // Commits go on meanwhile: they need not wait for what precedes them.
+        if self.is_failed.load(Ordering::Acquire) {
+            return Err(StorageError::Closed);
+        }
         self.generation()
             .database()
             .flush_wal(true)

@@ -221,3 +221,55 @@ impl SyncThread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::log::expect_sync;
+    use crate::rocks::StorageOptions;
+
+    /// A disk that fails once and then works again has lost what it was asked for in between.
+    #[test]
+    fn nothing_is_durable_after_a_failure_that_went_away() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = StorageOptions::default();
+        let database = crate::rocks::open(dir.path(), &options.log_database(), Vec::new())
+            .expect("an empty database");
+        let high_water = HighWater::create(&dir.path().join("mark")).expect("created");
+        let mut thread = SyncThread {
+            database: Arc::new(database),
+            durable: high_water.mark(),
+            high_water,
+            mark_due: None,
+            failure: Some("an earlier sync failed".to_owned()),
+            syncs: Arc::default(),
+        };
+        let (synced, appended) = expect_sync();
+        let (reply, voted) = sync_channel(1);
+        let (lowered, lower) = sync_channel(1);
+        thread.commit(vec![
+            Request::Append { end: 7, synced },
+            Request::HardState {
+                votes: Some(1),
+                reply,
+            },
+            Request::Lower {
+                end: 0,
+                reply: lowered,
+            },
+        ]);
+        assert!(appended.recv().expect("called back").is_err());
+        assert!(voted.recv().expect("answered").is_err());
+        assert!(lower.recv().expect("answered").is_err());
+        assert_eq!(
+            thread.high_water.mark(),
+            Mark::default(),
+            "nothing was written"
+        );
+        assert_eq!(
+            thread.syncs.load(Ordering::Relaxed),
+            0,
+            "nothing was synced"
+        );
+    }
+}
