@@ -230,7 +230,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_file_arrives_in_place_of_its_placeholders() {
         let length = 5 * PLACEHOLDER_BYTES + 4321;
-        let content: Vec<u8> = (0..length).map(|at| (at % 251) as u8 + 1).collect();
+        let content: Vec<u8> = (1..=251u8).cycle().take(length).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         let expected: Vec<u8> = [b"before".as_slice(), &content, b"after"].concat();

@@ -24,7 +24,11 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(crate) fn new(endpoint: &str) -> Client {
-        Client { endpoint: endpoint.to_owned(), stream: None, buffer: vec![0; READ_BYTES] }
+        Client {
+            endpoint: endpoint.to_owned(),
+            stream: None,
+            buffer: vec![0; READ_BYTES],
+        }
     }
 
     /// Sends a request and reads the whole answer. `headers` are complete lines.
@@ -44,7 +48,10 @@ impl Client {
                 stream
             }
         };
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}", self.endpoint);
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}",
+            self.endpoint
+        );
         if length > 0 || method != "GET" {
             head.push_str(&format!("Content-Length: {length}\r\n"));
         }
@@ -75,16 +82,29 @@ impl Client {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             filled += read;
-            if let Some(end) = self.buffer[..filled].windows(4).position(|at| at == b"\r\n\r\n") {
+            if let Some(end) = self.buffer[..filled]
+                .windows(4)
+                .position(|at| at == b"\r\n\r\n")
+            {
                 break end + 4;
             }
         };
         let head = String::from_utf8_lossy(&self.buffer[..head_end]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
-        let mut answer = Answer { status, location: None, body_bytes: 0 };
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
+        let mut answer = Answer {
+            status,
+            location: None,
+            body_bytes: 0,
+        };
         let (mut keep, mut chunked) = (true, false);
         for line in head.lines().skip(1) {
-            let Some((name, value)) = line.split_once(':') else { continue };
+            let Some((name, value)) = line.split_once(':') else {
+                continue;
+            };
             let value = value.trim();
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => answer.body_bytes = value.parse().unwrap_or(0),
@@ -127,7 +147,10 @@ impl Client {
 /// Some registries answer with an absolute URL.
 fn path_of(location: &str) -> String {
     match location.split_once("://") {
-        Some((_, rest)) => rest.find('/').map_or("/", |start| &rest[start..]).to_owned(),
+        Some((_, rest)) => rest
+            .find('/')
+            .map_or("/", |start| &rest[start..])
+            .to_owned(),
         None => location.to_owned(),
     }
 }

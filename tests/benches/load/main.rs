@@ -28,7 +28,11 @@ fn main() -> ExitCode {
         }
     };
     match scenarios::run(&scenario, &plan) {
-        Ok(Outcome { operations, bytes, seconds }) => {
+        Ok(Outcome {
+            operations,
+            bytes,
+            seconds,
+        }) => {
             println!("{{\"operations\":{operations},\"bytes\":{bytes},\"seconds\":{seconds:.6}}}");
             ExitCode::SUCCESS
         }

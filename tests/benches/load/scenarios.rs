@@ -46,8 +46,14 @@ impl Plan {
             seed: 1,
         };
         for argument in arguments {
-            let (key, value) = argument.split_once('=').ok_or(format!("{argument:?} has no ="))?;
-            let number = || value.parse::<usize>().map_err(|_| format!("{value:?} is no number"));
+            let (key, value) = argument
+                .split_once('=')
+                .ok_or(format!("{argument:?} has no ="))?;
+            let number = || {
+                value
+                    .parse::<usize>()
+                    .map_err(|_| format!("{value:?} is no number"))
+            };
             match key {
                 "endpoints" => plan.endpoints = value.split(',').map(str::to_owned).collect(),
                 "clients" => plan.clients = number()?.max(1),
@@ -110,14 +116,20 @@ fn spread(
             })
             .collect();
         let joined = clients.into_iter().map(|client| client.join());
-        joined.map(|result| result.unwrap_or(Err("a client panicked".into()))).collect()
+        joined
+            .map(|result| result.unwrap_or(Err("a client panicked".into())))
+            .collect()
     });
     let seconds = started.elapsed().as_secs_f64();
     let mut bytes = 0;
     for result in results {
         bytes += result?;
     }
-    Ok(Outcome { operations: count as u64, bytes, seconds })
+    Ok(Outcome {
+        operations: count as u64,
+        bytes,
+        seconds,
+    })
 }
 
 fn expect(answer: Answer, status: u16, what: &str) -> Result<Answer, Failure> {
@@ -136,13 +148,21 @@ fn send(
     status: u16,
 ) -> Result<Answer, Failure> {
     let answer = client.send(method, path, headers, body);
-    expect(answer.map_err(|error| format!("{method} {path}: {error}"))?, status, path)
+    expect(
+        answer.map_err(|error| format!("{method} {path}: {error}"))?,
+        status,
+        path,
+    )
 }
 
 fn digest_of(parts: &[&[u8]]) -> String {
     let mut hasher = Sha256::new();
     parts.iter().for_each(|part| hasher.update(part));
-    let hex: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("sha256:{hex}")
 }
 
@@ -167,7 +187,9 @@ fn upload(
     body: &[&[u8]],
 ) -> Result<(), Failure> {
     let start = format!("/v2/{repository}/blobs/uploads/");
-    let location = send(client, "POST", &start, "", &[], 202)?.location.ok_or("no Location")?;
+    let location = send(client, "POST", &start, "", &[], 202)?
+        .location
+        .ok_or("no Location")?;
     let sign = if location.contains('?') { '&' } else { '?' };
     let path = format!("{location}{sign}digest={digest}");
     send(client, "PUT", &path, OCTETS, body, 201).map(|_| ())
@@ -220,7 +242,10 @@ fn manifest(descriptors: &[(String, usize)]) -> String {
     let describe = |kind: &str, (digest, size): &(String, usize)| {
         format!("{{\"mediaType\":\"{kind}\",\"size\":{size},\"digest\":\"{digest}\"}}")
     };
-    let config = describe("application/vnd.docker.container.image.v1+json", &descriptors[0]);
+    let config = describe(
+        "application/vnd.docker.container.image.v1+json",
+        &descriptors[0],
+    );
     let layers: Vec<String> = descriptors[1..]
         .iter()
         .map(|layer| describe("application/vnd.docker.image.rootfs.diff.tar.gzip", layer))
@@ -233,7 +258,9 @@ fn manifest(descriptors: &[(String, usize)]) -> String {
 }
 
 fn images(plan: &Plan) -> Result<Outcome, Failure> {
-    spread(plan, plan.count, |client, number| push_image(client, plan, number))
+    spread(plan, plan.count, |client, number| {
+        push_image(client, plan, number)
+    })
 }
 
 /// `count` mounts of one blob into as many repositories.
