@@ -217,11 +217,7 @@ impl BlobStore for DirectoryBlobs {
         })?;
         self.blocking(move |shelf| {
             let _guard = guard;
-            shelf.carry_out(
-                &digest,
-                record.as_ref().map(|record| record.place),
-                &verdict,
-            )
+            shelf.carry_out(&digest, record.as_ref(), &verdict)
         })
         .await
     }

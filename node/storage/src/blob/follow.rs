@@ -135,13 +135,11 @@ impl StagedReader {
 
 /// Reads bytes that are known to be in the file.
 fn read_exact(file: &File, offset: u64, len: usize) -> Result<Bytes, BlobError> {
-    let mut buffer = Vec::new();
-    super::reader::read_up_to(file, offset, len, &mut buffer)
-        .map_err(BlobError::io("read", "staged bytes".as_ref()))?;
-    if buffer.len() < len {
-        Err(BlobError::Gone)
-    } else {
-        Ok(buffer.into())
+    let mut buffer = vec![0; len];
+    let read = super::reader::read_full(file, offset, &mut buffer);
+    match read.map_err(BlobError::io("read", "staged bytes".as_ref()))? {
+        read if read == len => Ok(buffer.into()),
+        _ => Err(BlobError::Gone),
     }
 }
 

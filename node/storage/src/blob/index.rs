@@ -11,6 +11,8 @@
 //! the next one.
 
 mod database;
+mod edit;
+mod reclaim;
 mod record;
 mod writer;
 
@@ -28,9 +30,10 @@ use super::options::BlobOptions;
 use super::space::Disk;
 use crate::error::{BlobError, StorageError};
 use database::{Database, Family, family};
+pub(super) use edit::Edit;
 pub(super) use record::{Place, Record};
 use writer::Writer;
-pub(super) use writer::{Edit, Written};
+pub(super) use writer::Written;
 
 /// Takes a key and a value of a family, and says whether to go on.
 type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StorageError> + 'a;
@@ -49,7 +52,7 @@ impl LocalIndex {
         disk: Arc<Disk>,
     ) -> Result<Self, StorageError> {
         let database = Arc::new(database::open(directory, options)?);
-        let writer = Writer::start(Arc::clone(&database), disk)?;
+        let writer = Writer::start(Arc::clone(&database), disk, options)?;
         Ok(LocalIndex { database, writer })
     }
 

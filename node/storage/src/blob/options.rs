@@ -21,6 +21,9 @@ pub struct BlobOptions {
     pub reserve_bytes: Option<u64>,
     /// Write buffer of inline blobs; at most two exist. Default 16 MiB.
     pub index_write_buffer_bytes: usize,
+    /// Removed inline blobs after which, when they are also a third of all, their space is reclaimed by copying
+    /// those that are left. Default 64 MiB.
+    pub index_reclaim_bytes: u64,
     /// Write-ahead log of the index, which bounds what is replayed at start. Default 64 MiB.
     pub index_max_wal_bytes: u64,
     /// Cache for blocks of the index. Default 4 MiB.
@@ -37,6 +40,7 @@ impl Default for BlobOptions {
             write_back_bytes: 8 << 20,
             reserve_bytes: None,
             index_write_buffer_bytes: 16 << 20,
+            index_reclaim_bytes: 64 << 20,
             index_max_wal_bytes: 64 << 20,
             index_cache_bytes: 4 << 20,
             index_max_open_files: 256,

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use oci::Digest;
-use rustix::io::Errno;
 
 use super::CHUNK_BYTES;
 use super::checksum::chunk_len;
@@ -72,7 +72,8 @@ impl BlobReader {
 
     /// The bytes from `offset` on: at least one and at most `limit_bytes`, empty only at the end (or for a
     /// limit of 0). One call returns at most what is left of the chunk of `offset` and three more chunks, so at
-    /// most 1 MiB. Every chunk touched is checked whole before a byte of it is returned.
+    /// most 1 MiB. Every chunk touched is read and checked whole before a byte of it is returned, so a limit
+    /// below 256 KiB reads chunks again and again.
     ///
     /// # Errors
     /// `BlobError::Corrupt` names the first damaged chunk; nothing is returned then, not even of the good chunks
@@ -113,7 +114,10 @@ impl BlobReader {
         if range.start >= end {
             return Ok(());
         }
-        let mut buffer = Vec::new();
+        let mut buffer = match &self.source {
+            Source::Memory(_) => Vec::new(),
+            Source::File(_) => vec![0; VERIFY_BYTES],
+        };
         for chunk in range.start / CHUNK_BYTES as u64..end.div_ceil(CHUNK_BYTES as u64) {
             let checksum = match &self.source {
                 Source::Memory(bytes) => crc32c::crc32c(&bytes[self.within(chunk)]),
@@ -143,54 +147,73 @@ impl BlobReader {
         let chunks = range.start / CHUNK_BYTES as u64..range.end.div_ceil(CHUNK_BYTES as u64);
         let base = chunks.start * CHUNK_BYTES as u64;
         let whole = match &self.source {
-            Source::Memory(bytes) => bytes.slice(self.within(chunks.start).start..),
-            Source::File(file) => self.read_chunks(file, chunks.clone())?,
+            Source::Memory(bytes) => {
+                self.verify_blocking(range.clone())?;
+                bytes.slice(self.within(chunks.start).start..)
+            }
+            Source::File(file) => self.read_chunks(file, chunks)?,
         };
-        for (chunk, bytes) in chunks.zip(whole.chunks(CHUNK_BYTES)) {
-            self.expect(chunk, crc32c::crc32c(bytes))?;
-        }
         // A span is at most `READ_CHUNKS` long, far below any usize.
         let [start, end] =
             [range.start, range.end].map(|at| usize::try_from(at - base).unwrap_or(usize::MAX));
         Ok(whole.slice(start..end))
     }
 
+    /// Each chunk is checked while it is still in the processor's cache.
     fn read_chunks(&self, file: &File, chunks: Range<u64>) -> Result<Bytes, BlobError> {
-        let offset = chunks.start * CHUNK_BYTES as u64;
-        let wanted: usize = chunks
-            .clone()
-            .map(|chunk| chunk_len(self.size_bytes, chunk))
-            .sum();
-        let mut buffer = Vec::with_capacity(wanted);
-        let read = read_up_to(file, offset, wanted, &mut buffer);
-        if let Err(error) = &read {
-            tracing::warn!(digest = %self.digest, error = error as &dyn std::error::Error, "a blob cannot be read");
-        }
-        if buffer.len() < wanted {
-            // The file ends early, or the disk gave up: either way this chunk must come from another holder.
-            return Err(self.corrupt(chunks.start + (buffer.len() / CHUNK_BYTES) as u64));
+        let mut buffer = Vec::with_capacity(
+            chunks
+                .clone()
+                .map(|chunk| chunk_len(self.size_bytes, chunk))
+                .sum(),
+        );
+        for chunk in chunks {
+            let start = buffer.len();
+            buffer.resize(start + chunk_len(self.size_bytes, chunk), 0);
+            self.read(
+                file,
+                chunk,
+                chunk * CHUNK_BYTES as u64,
+                &mut buffer[start..],
+            )?;
+            self.expect(chunk, crc32c::crc32c(&buffer[start..]))?;
         }
         Ok(buffer.into())
     }
 
-    fn checksum_of(&self, file: &File, chunk: u64, buffer: &mut Vec<u8>) -> Result<u32, BlobError> {
+    fn checksum_of(&self, file: &File, chunk: u64, buffer: &mut [u8]) -> Result<u32, BlobError> {
         let (mut offset, mut rest) = (
             chunk * CHUNK_BYTES as u64,
             chunk_len(self.size_bytes, chunk),
         );
         let mut checksum = 0;
         while rest > 0 {
-            buffer.clear();
-            let wanted = rest.min(VERIFY_BYTES);
-            let read = read_up_to(file, offset, wanted, buffer);
-            if read.is_err() || buffer.len() < wanted {
-                return Err(self.corrupt(chunk));
-            }
-            checksum = crc32c::crc32c_append(checksum, buffer);
-            offset += wanted as u64;
-            rest -= wanted;
+            let piece = &mut buffer[..rest.min(VERIFY_BYTES)];
+            self.read(file, chunk, offset, piece)?;
+            checksum = crc32c::crc32c_append(checksum, piece);
+            offset += piece.len() as u64;
+            rest -= piece.len();
         }
         Ok(checksum)
+    }
+
+    /// Fills `piece`. When the file ends early or the disk gives up, the chunk must come from another holder
+    /// just as if it were damaged.
+    fn read(
+        &self,
+        file: &File,
+        chunk: u64,
+        offset: u64,
+        piece: &mut [u8],
+    ) -> Result<(), BlobError> {
+        match read_full(file, offset, piece) {
+            Ok(len) if len == piece.len() => Ok(()),
+            Ok(_) => Err(self.corrupt(chunk)),
+            Err(error) => {
+                tracing::warn!(digest = %self.digest, error = &error as &dyn std::error::Error, "a blob cannot be read");
+                Err(self.corrupt(chunk))
+            }
+        }
     }
 
     /// Where a chunk is within bytes in memory.
@@ -221,23 +244,16 @@ impl BlobReader {
     }
 }
 
-/// Reads `len` bytes, fewer only at the end of the file, into an empty buffer without zeroing it first.
-/// After an error the buffer holds what came before it.
-pub(super) fn read_up_to(
-    file: &File,
-    offset: u64,
-    len: usize,
-    buffer: &mut Vec<u8>,
-) -> io::Result<()> {
-    buffer.reserve_exact(len);
-    while buffer.len() < len {
-        let at = offset + buffer.len() as u64;
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(buffer), at) {
+/// Fills `buffer` from `offset`; less only when the file ends. Returns how much.
+pub(super) fn read_full(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match file.read_at(&mut buffer[len..], offset + len as u64) {
             Ok(0) => break,
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
-    buffer.truncate(len);
-    Ok(())
+    Ok(len)
 }

@@ -75,7 +75,7 @@ impl Shelf {
         ticket: TicketId,
         body: Bytes,
     ) -> Result<(), BlobError> {
-        if self.has_whole_copy(digest)? {
+        if matches!(self.copy(digest)?, Copy::Whole) {
             return self
                 .index
                 .write_blocking(Edit::default().pin(digest, ticket));
@@ -94,7 +94,8 @@ impl Shelf {
         ticket: TicketId,
     ) -> Result<(), BlobError> {
         self.disk.check_writable()?;
-        if self.has_whole_copy(digest)? {
+        let copy = self.copy(digest)?;
+        if matches!(copy, Copy::Whole) {
             self.index
                 .write_blocking(Edit::default().pin(digest, ticket))?;
             spool.give_up();
@@ -115,10 +116,17 @@ impl Shelf {
             place: Place::File,
             checksums: spool.checksums(),
         };
-        let edit = Edit::default()
+        let mut edit = Edit::default()
             .put_record(digest, &record)
-            .remove_body(digest)
             .remove_stray(digest);
+        if let Copy::Damaged(Record {
+            place: Place::Inline,
+            size_bytes,
+            ..
+        }) = copy
+        {
+            edit = edit.remove_body(digest, size_bytes);
+        }
         self.index.write_blocking(edit)
     }
 
@@ -174,33 +182,37 @@ impl Shelf {
     pub(super) fn carry_out(
         &self,
         digest: &Digest,
-        place: Option<Place>,
+        record: Option<&Record>,
         verdict: &Verdict,
     ) -> Result<Unlink, BlobError> {
         self.disk.check_writable()?;
         // A closed ticket never opens again, so its pin protects nothing whatever else holds.
         let unpin = Edit::default().unpin(digest, &verdict.closed);
-        if let Some(place) = place.filter(|_| verdict.is_unneeded()) {
-            self.remove(digest, place, unpin)?;
+        if let Some(record) = record.filter(|_| verdict.is_unneeded()) {
+            self.remove(digest, record, unpin)?;
             return Ok(Unlink::Removed);
         }
         if !verdict.closed.is_empty() {
             self.index.write_blocking(unpin)?;
         }
-        Ok(if place.is_some() {
+        Ok(if record.is_some() {
             Unlink::Needed
         } else {
             Unlink::Absent
         })
     }
 
-    fn remove(&self, digest: &Digest, place: Place, unpin: Edit) -> Result<(), BlobError> {
-        let edit = unpin.remove_record(digest).remove_body(digest);
-        if place == Place::Inline {
-            return self.index.write_blocking(edit);
+    fn remove(&self, digest: &Digest, record: &Record, unpin: Edit) -> Result<(), BlobError> {
+        let edit = unpin.remove_record(digest);
+        match record.place {
+            Place::Inline => self
+                .index
+                .write_blocking(edit.remove_body(digest, record.size_bytes)),
+            Place::File => {
+                self.index.write_blocking(edit.put_stray(digest))?;
+                self.clear_stray(digest)
+            }
         }
-        self.index.write_blocking(edit.put_stray(digest))?;
-        self.clear_stray(digest)
     }
 
     fn clear_stray(&self, digest: &Digest) -> Result<(), BlobError> {
@@ -227,25 +239,31 @@ impl Shelf {
         Ok(metadata.len() == size_bytes)
     }
 
-    /// Whether the blob is here and every chunk of it is good. Whoever commits holds fresh bytes: a rotten copy
-    /// must not be counted in their stead, and reading it back costs less than the upload did.
-    fn has_whole_copy(&self, digest: &Digest) -> Result<bool, BlobError> {
+    /// Looks at what is here, every chunk of it. Whoever commits holds fresh bytes: a rotten copy must not be
+    /// counted in their stead, and reading it back costs less than the upload did.
+    fn copy(&self, digest: &Digest) -> Result<Copy, BlobError> {
         let Some(record) = self.index.record(digest)? else {
-            return Ok(false);
+            return Ok(Copy::Absent);
         };
-        let size_bytes = record.size_bytes;
-        let damage = match self.reader(digest, record) {
-            Ok(Some(reader)) => reader.verify_blocking(0..size_bytes).err(),
-            Ok(None) => return Ok(false),
+        let damage = match self.reader(digest, record.clone()) {
+            Ok(Some(reader)) => reader.verify_blocking(0..record.size_bytes).err(),
+            Ok(None) => return Ok(Copy::Absent),
             Err(error) => Some(error),
         };
         match damage {
-            None => Ok(true),
+            None => Ok(Copy::Whole),
             Some(BlobError::Corrupt { chunk, .. }) => {
                 tracing::warn!(%digest, chunk, "a damaged blob is replaced by the same blob pushed again");
-                Ok(false)
+                Ok(Copy::Damaged(record))
             }
             Some(error) => Err(error),
         }
     }
+}
+
+/// What is here of a blob.
+enum Copy {
+    Absent,
+    Whole,
+    Damaged(Record),
 }

@@ -15,7 +15,7 @@ use super::checksum::RunningChecksums;
 use super::files;
 use super::follow::Feed;
 use super::names::NameClaim;
-use super::reader::read_up_to;
+use super::reader::read_full;
 use super::space::Disk;
 use crate::error::BlobError;
 
@@ -240,21 +240,18 @@ impl Spool {
         limit_bytes: u64,
         mut take: impl FnMut(&[u8]),
     ) -> Result<u64, BlobError> {
-        let mut buffer = Vec::new();
+        let mut buffer = vec![0; READ_BACK_BYTES];
         let mut offset = 0;
         loop {
             let wanted = usize::try_from(limit_bytes - offset)
                 .map_or(READ_BACK_BYTES, |rest| rest.min(READ_BACK_BYTES));
-            buffer.clear();
-            if wanted > 0 {
-                read_up_to(file, offset, wanted, &mut buffer)
-                    .map_err(BlobError::io("read", self.path()))?;
-            }
-            if buffer.is_empty() {
+            let read = read_full(file, offset, &mut buffer[..wanted])
+                .map_err(BlobError::io("read", self.path()))?;
+            if read == 0 {
                 return Ok(offset);
             }
-            take(&buffer);
-            offset += buffer.len() as u64;
+            take(&buffer[..read]);
+            offset += read as u64;
         }
     }
 }

@@ -41,7 +41,7 @@ const SMALL_WRITE_BUFFER_BYTES: usize = 2 << 20;
 /// Smallest value that goes to a blob file instead of a sorted table.
 const BODY_IN_FILE_BYTES: u64 = 1 << 10;
 
-/// Size of one blob file. Space of removed bodies comes back when most of a file is garbage.
+/// Largest blob file. A flush writes one of the size of the write buffer.
 const BODY_FILE_BYTES: u64 = 64 << 20;
 
 pub(super) fn open(directory: &Path, options: &BlobOptions) -> Result<Database, StorageError> {
@@ -87,9 +87,8 @@ fn table(which: Family, options: &BlobOptions, cache: &Cache) -> Options {
         table.set_enable_blob_files(true);
         table.set_min_blob_size(BODY_IN_FILE_BYTES);
         table.set_blob_file_size(BODY_FILE_BYTES);
-        table.set_enable_blob_gc(true);
-        table.set_blob_gc_age_cutoff(1.0);
-        table.set_blob_gc_force_threshold(0.5);
+        // Only in passes of `reclaim.rs`.
+        table.set_enable_blob_gc(false);
     }
     table.set_block_based_table_factory(&blocks);
     table

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
-use metadata::ids::TicketId;
-use oci::Digest;
 use rocksdb::{WriteBatch, WriteOptions};
 use tokio::sync::{mpsc, oneshot};
 
-use super::database::{Database, Family, family};
-use super::record::Record;
+use super::database::{Database, family};
+use super::edit::{Change, Edit};
+use super::reclaim::Reclaimer;
+use crate::blob::options::BlobOptions;
 use crate::blob::space::Disk;
 use crate::error::{BlobError, StorageError};
 
@@ -24,69 +23,6 @@ const QUEUE_EDITS: usize = 256;
 
 /// Bytes after which a batch takes no further edit: RocksDB copies all of it before the first byte is written.
 const BATCH_BYTES: usize = 4 << 20;
-
-/// Changes that become durable together or not at all.
-#[derive(Debug, Default)]
-pub(in crate::blob) struct Edit(Vec<Change>);
-
-#[derive(Debug)]
-struct Change {
-    family: Family,
-    key: Vec<u8>,
-    value: Option<Bytes>,
-}
-
-impl Edit {
-    pub(in crate::blob) fn put_record(self, digest: &Digest, record: &Record) -> Self {
-        self.with(Family::Blobs, digest.to_key(), Some(record.encode().into()))
-    }
-
-    pub(in crate::blob) fn remove_record(self, digest: &Digest) -> Self {
-        self.with(Family::Blobs, digest.to_key(), None)
-    }
-
-    pub(in crate::blob) fn put_body(self, digest: &Digest, body: Bytes) -> Self {
-        self.with(Family::Bodies, digest.to_key(), Some(body))
-    }
-
-    pub(in crate::blob) fn remove_body(self, digest: &Digest) -> Self {
-        self.with(Family::Bodies, digest.to_key(), None)
-    }
-
-    pub(in crate::blob) fn pin(self, digest: &Digest, ticket: TicketId) -> Self {
-        self.with(Family::Pins, pin_key(digest, ticket), Some(Bytes::new()))
-    }
-
-    pub(in crate::blob) fn unpin(self, digest: &Digest, tickets: &[TicketId]) -> Self {
-        tickets.iter().fold(self, |edit, ticket| {
-            edit.with(Family::Pins, pin_key(digest, *ticket), None)
-        })
-    }
-
-    /// A file may soon lie under the digest, or lie there still, without a record.
-    pub(in crate::blob) fn put_stray(self, digest: &Digest) -> Self {
-        self.with(Family::Strays, digest.to_key(), Some(Bytes::new()))
-    }
-
-    pub(in crate::blob) fn remove_stray(self, digest: &Digest) -> Self {
-        self.with(Family::Strays, digest.to_key(), None)
-    }
-
-    pub(in crate::blob) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn with(mut self, family: Family, key: Vec<u8>, value: Option<Bytes>) -> Self {
-        self.0.push(Change { family, key, value });
-        self
-    }
-}
-
-fn pin_key(digest: &Digest, ticket: TicketId) -> Vec<u8> {
-    let mut key = digest.to_key();
-    key.extend_from_slice(&ticket.as_u64().to_be_bytes());
-    key
-}
 
 /// An edit on its way to the disk.
 #[must_use = "an edit is durable only when its outcome is known"]
@@ -117,9 +53,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(database: Arc<Database>, disk: Arc<Disk>) -> Result<Self, StorageError> {
+    pub(super) fn start(
+        database: Arc<Database>,
+        disk: Arc<Disk>,
+        options: &BlobOptions,
+    ) -> Result<Self, StorageError> {
         let path = database.path().to_owned();
-        let target = Arc::new(Target::new(database, disk));
+        let reclaimer = Reclaimer::new(Arc::clone(&database), Arc::clone(&disk), options);
+        let target = Arc::new(Target::new(database, disk, reclaimer));
         let (queue, requests) = mpsc::channel(QUEUE_EDITS);
         let thread_target = Arc::clone(&target);
         let thread = std::thread::Builder::new()
@@ -172,6 +113,7 @@ impl Drop for Writer {
             // The thread only panics when RocksDB's binding does; there is nobody left to tell.
             let _ = thread.join();
         }
+        self.target.reclaimer.stop();
     }
 }
 
@@ -179,17 +121,19 @@ impl Drop for Writer {
 struct Target {
     database: Arc<Database>,
     disk: Arc<Disk>,
+    reclaimer: Reclaimer,
     synced: WriteOptions,
     syncs: AtomicU64,
 }
 
 impl Target {
-    fn new(database: Arc<Database>, disk: Arc<Disk>) -> Self {
+    fn new(database: Arc<Database>, disk: Arc<Disk>, reclaimer: Reclaimer) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         Target {
             database,
             disk,
+            reclaimer,
             synced,
             syncs: AtomicU64::new(0),
         }
@@ -199,8 +143,10 @@ impl Target {
         let mut waiting = Vec::with_capacity(QUEUE_EDITS);
         while let Some(first) = requests.blocking_recv() {
             let mut batch = WriteBatch::default();
+            let mut removed_bytes = 0;
             let mut next = Some(first);
             while let Some(request) = next {
+                removed_bytes += request.edit.removed_bytes();
                 self.add(&mut batch, request.edit);
                 waiting.push(request.done);
                 let has_room = batch.size_in_bytes() < BATCH_BYTES && waiting.len() < QUEUE_EDITS;
@@ -211,6 +157,9 @@ impl Target {
                 };
             }
             let outcome = self.write(batch);
+            if outcome.is_ok() {
+                self.reclaimer.add_garbage(removed_bytes);
+            }
             for done in waiting.drain(..) {
                 // A caller that went away does not need the answer.
                 let _ = done.send(match &outcome {
@@ -227,7 +176,7 @@ impl Target {
             family: which,
             key,
             value,
-        } in edit.0
+        } in edit.into_changes()
         {
             match value {
                 Some(value) => batch.put_cf(&family(&self.database, which), key, value),

@@ -177,7 +177,7 @@ async fn a_damaged_inline_blob_is_found_and_replaced() {
     for rotten in [Some(bytes(INLINE, 6)), Some(bytes(INLINE - 1, 5)), None] {
         let edit = match rotten {
             Some(rotten) => Edit::default().put_body(&digest(&blob), rotten),
-            None => Edit::default().remove_body(&digest(&blob)),
+            None => Edit::default().remove_body(&digest(&blob), 0),
         };
         store.shelf.index.write(edit).await.expect("written");
         let read = match store.open(&digest(&blob)).await {

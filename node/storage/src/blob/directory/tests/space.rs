@@ -174,3 +174,51 @@ async fn a_disk_too_full_for_the_index_recovers() {
     }
     panic!("the index did not recover in 30 s");
 }
+
+fn bytes_below(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).expect("listed").flatten();
+    entries
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn space_of_removed_small_blobs_comes_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = BlobOptions {
+        index_write_buffer_bytes: 1 << 20,
+        index_reclaim_bytes: 4 << 20,
+        index_max_wal_bytes: 4 << 20,
+        ..BlobOptions::default()
+    };
+    let store = DirectoryBlobs::open(directory.path(), options).expect("opens");
+    let cluster = crate::contract::blob::Cluster::new();
+    let opened = cluster.open(metadata::command::TicketKind::Upload);
+    let blob = |number: u64| bytes(100_000, 1000 + number);
+    for number in 0..200 {
+        put(&store, &blob(number), opened).await;
+    }
+    cluster.close(opened);
+    let local = directory.path().join("local");
+    let before = bytes_below(&local);
+    assert!(before > 19 << 20, "{before} bytes");
+    for number in (0..200).filter(|number| number % 4 > 0) {
+        let unlinked = store
+            .unlink_if_unneeded(&digest(&blob(number)), &cluster.log)
+            .await;
+        assert_eq!(unlinked.expect("decided"), crate::blob::Unlink::Removed);
+    }
+    let mut after = bytes_below(&local);
+    for _ in 0..100 {
+        if after < 13 << 20 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        after = bytes_below(&local);
+    }
+    assert!(after < 13 << 20, "{after} of {before} bytes are left");
+    for number in (0..200).filter(|number| number % 4 == 0) {
+        assert!(is_whole(&store, &blob(number)).await);
+    }
+}
