@@ -1,13 +1,20 @@
 //! Whether this node can serve.
 
 use consensus::RaftNode;
+use metadata::log;
+use metadata::query;
 
 /// Why the node cannot serve; `None` when it can.
 pub fn reason(raft: &RaftNode) -> Option<String> {
-    if raft.is_ready() {
-        return None;
-    }
     let status = raft.status();
+    if raft.is_ready() {
+        // A node that the state does not know yet cannot hold tickets or copies.
+        return match log::read(raft, |view| query::node(view, status.node)) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some("this node is not registered yet".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+    }
     Some(match status.leader {
         None => "no leader is known".to_owned(),
         Some(leader) => format!(

@@ -70,7 +70,15 @@ def standard_headers(t):
 def contradictory(t):
     target = f"/v2/{t.repository()}/blobs/uploads/"
     length, chunked = "Content-Length: 5", "Transfer-Encoding: chunked"
-    for lines in ([length, chunked], [chunked, length], ["Content-Length: -1"],
+    # RFC 9112 section 6.1: refuse it, or go by Transfer-Encoding alone and close the connection in any case.
+    for lines in ([length, chunked], [chunked, length]):
+        head = "\r\n".join([f"POST {target} HTTP/1.1", "Host: x", *lines])
+        try:
+            response = t.client.raw(f"{head}\r\n\r\n0\r\n\r\n".encode(), "POST")
+        except Broken:
+            continue
+        check(response.header("Connection") == "close", f"{lines}: {response} leaves the connection open")
+    for lines in (["Content-Length: -1"],
                   ["Content-Length: 5", "Content-Length: 6"], ["Content-Length: 5x"],
                   ["Transfer-Encoding: chunked, identity"], ["Content-Length : 5"]):
         head = "\r\n".join([f"POST {target} HTTP/1.1", "Host: x", "Connection: close", *lines])

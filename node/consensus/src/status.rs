@@ -86,10 +86,7 @@ impl RaftNode {
         if metrics.current_leader.is_none() || metrics.running_state.is_err() {
             return false;
         }
-        let heard = match metrics.state {
-            ServerState::Leader => metrics.last_quorum_acked.map(|acked| acked.elapsed()),
-            _ => self.last_heard(),
-        };
+        let heard = self.silence(&metrics);
         let is_in_touch = heard.is_some_and(|heard| heard < self.options.election_timeout_max * 2);
         let committed = metrics.cluster_committed.map_or(0, |id| id.index);
         let lag_entries = committed.saturating_sub(self.applied().0);
@@ -100,8 +97,15 @@ impl RaftNode {
 
     /// How long ago a leader (or, on the leader, a quorum) was heard: the staleness of local reads.
     pub fn staleness(&self) -> Option<Duration> {
-        let metrics = self.metrics();
+        self.silence(&self.metrics())
+    }
+
+    fn silence(&self, metrics: &Metrics) -> Option<Duration> {
         match metrics.state {
+            // A single voter is its own quorum and has nobody to hear from.
+            ServerState::Leader if self.cluster.raft.voter_ids().count() == 1 => {
+                Some(Duration::ZERO)
+            }
             ServerState::Leader => metrics.last_quorum_acked.map(|acked| acked.elapsed()),
             _ => self.last_heard(),
         }

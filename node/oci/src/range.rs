@@ -110,8 +110,9 @@ impl RangeRequest {
                 end_inclusive: end_inclusive.min(size_bytes - 1),
             },
             RangeRequest::Suffix { length_bytes: 0 } => RangeOutcome::Unsatisfiable,
-            // A suffix of nothing is satisfiable (RFC 9110, 14.1.2), and only 200 can say "no bytes".
-            RangeRequest::Suffix { .. } if size_bytes == 0 => RangeOutcome::Full,
+            // RFC 9110 would call a suffix of nothing satisfiable; no 206 can say "no bytes", and clients that ask an
+            // empty blob for a part expect the same answer whatever the part.
+            RangeRequest::Suffix { .. } if size_bytes == 0 => RangeOutcome::Unsatisfiable,
             RangeRequest::Suffix { length_bytes } => RangeOutcome::Partial {
                 start: size_bytes.saturating_sub(length_bytes),
                 end_inclusive: size_bytes - 1,
@@ -270,10 +271,9 @@ mod tests {
 
     #[test]
     fn an_empty_blob_has_no_range() {
-        for header in ["bytes=0-0", "bytes=0-", "bytes=5-9", "bytes=-0"] {
+        for header in ["bytes=0-0", "bytes=0-", "bytes=5-9", "bytes=-0", "bytes=-5"] {
             assert_eq!(resolve(header, 0), RangeOutcome::Unsatisfiable, "{header}");
         }
-        assert_eq!(resolve("bytes=-5", 0), RangeOutcome::Full);
     }
 
     #[test]

@@ -112,6 +112,12 @@ impl Registry {
         metadata::log::read(&*self.log, read).map_err(unreadable)
     }
 
+    /// What this node has applied; `None` when the state cannot be read. For answers that found nothing: the state they
+    /// saw is at most this old.
+    pub fn revision(&self) -> Option<LogIndex> {
+        self.look(|_| Ok(())).ok().map(|seen| seen.revision)
+    }
+
     /// Runs what must not stop halfway in a task of its own, and waits for it. A client that goes away takes the
     /// waiting with it, not the task.
     pub(crate) async fn run<T, F>(&self, name: &'static str, task: F) -> Result<T>

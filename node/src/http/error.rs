@@ -21,6 +21,8 @@ pub(super) struct HttpError {
     headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// What only the log may know.
     internal: Option<String>,
+    /// Whether the replicated state decided it.
+    saw_state: bool,
 }
 
 impl HttpError {
@@ -35,6 +37,7 @@ impl HttpError {
             errors: vec![(code, message.into(), Value::Null)],
             headers: Vec::new(),
             internal: None,
+            saw_state: false,
         }
     }
 
@@ -58,6 +61,11 @@ impl HttpError {
     /// Where the upload stands, when this error tells that it goes on from there.
     pub(super) fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// Whether the replicated state decided it, so that the answer carries a revision.
+    pub(super) fn saw_state(&self) -> bool {
+        self.saw_state
     }
 
     /// The text for the log, when there is more than the client may see.
@@ -212,6 +220,7 @@ impl From<RegistryError> for HttpError {
         if is_worth_a_retry {
             answer = answer.retry_later();
         }
+        answer.saw_state = status == StatusCode::NOT_FOUND;
         match error {
             RegistryError::BlobUnknown(digest)
             | RegistryError::ReferenceSizeInvalid { digest, .. } => {
@@ -255,5 +264,6 @@ fn references_unknown(digests: &[Digest]) -> HttpError {
             .collect(),
         headers: Vec::new(),
         internal: None,
+        saw_state: true,
     }
 }

@@ -98,7 +98,19 @@ async fn distribution(State(front): State<Arc<Front>>, request: Request<Body>) -
     }
     let mut response = outcome.unwrap_or_else(|error| {
         trace::log_error(&error);
-        error.into_response(&request_id)
+        let revision = if error.saw_state() {
+            front.registry.revision()
+        } else {
+            None
+        };
+        let mut response = error.into_response(&request_id);
+        if let Some(revision) = revision {
+            let value = HeaderValue::from(revision.0);
+            response
+                .headers_mut()
+                .insert(headers::ARGOSY_REVISION, value);
+        }
+        response
     });
     let version = HeaderValue::from_static("registry/2.0");
     response
