@@ -129,8 +129,8 @@ fn raft_options(config: &Config, directory: &DataDir) -> RaftOptions {
     } else {
         Formation::Static
     };
-    options.copies = config.copies;
-    options.write_copies = config.write_copies;
+    options.copies = raw.replication.copies;
+    options.write_copies = raw.replication.write_copies;
     options.heartbeat = Duration::from_millis(raw.raft.heartbeat_ms);
     options.election_timeout_min = Duration::from_millis(raw.raft.election_min_ms);
     options.election_timeout_max = Duration::from_millis(raw.raft.election_max_ms);

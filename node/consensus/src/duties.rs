@@ -85,7 +85,7 @@ impl RaftNode {
                 .iter()
                 .map(|known| (known.node, known.disk_id.as_str())),
         );
-        let (copies, write_copies) = (self.options.copies, self.options.write_copies);
+        let (copies, write_copies) = self.wanted_copies();
         if self.is_leader() && (cluster.copies, cluster.write_copies) != (copies, write_copies) {
             self.decide(Command::SetReplication(SetReplication {
                 copies,
@@ -96,13 +96,30 @@ impl RaftNode {
         Ok(true)
     }
 
+    /// R and W: as configured, else following the number of voters, so that a cluster which grows keeps its promise
+    /// (protocols.md section 0: one more copy than the losses that consensus survives).
+    fn wanted_copies(&self) -> (u32, u32) {
+        let voters = self.cluster.raft.voter_ids().count().max(1);
+        let voters = u32::try_from(voters).unwrap_or(u32::MAX);
+        let write_copies = match self.options.write_copies {
+            0 => (voters - 1) / 2 + 1,
+            configured => configured,
+        };
+        let copies = match self.options.copies {
+            0 => voters.min(write_copies.max(3)),
+            configured => configured,
+        };
+        (copies, write_copies)
+    }
+
     async fn name_cluster(&self) -> Result<(), Undone> {
         let upload_key: [u8; 32] = rand::random();
+        let (copies, write_copies) = self.wanted_copies();
         let command = Command::InitializeCluster(InitializeCluster {
             cluster_id: format!("{:032x}", rand::random::<u128>()),
             upload_key: Bytes::copy_from_slice(&upload_key),
-            copies: self.options.copies,
-            write_copies: self.options.write_copies,
+            copies,
+            write_copies,
         });
         match self.decide(command).await {
             // A leader before this one did it.

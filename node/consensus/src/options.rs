@@ -45,9 +45,9 @@ pub struct RaftOptions {
     pub members: Vec<Member>,
     /// Who forms a new cluster.
     pub formation: Formation,
-    /// Copies a blob converges to (R). Proposed by the leader when the state says otherwise.
+    /// Copies a blob converges to (R). Proposed by the leader when the state says otherwise. 0 follows the voters.
     pub copies: u32,
-    /// Copies that must be durable before a push is acknowledged (W).
+    /// Copies that must be durable before a push is acknowledged (W). 0 follows the voters.
     pub write_copies: u32,
     /// A directory of this crate alone, for snapshots on their way in.
     pub snapshot_directory: PathBuf,

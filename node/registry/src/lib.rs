@@ -36,6 +36,7 @@ use tickets::Tickets;
 mod append;
 pub mod blobs;
 mod consistency;
+mod copying;
 pub mod error;
 mod facts;
 mod finish;
@@ -131,6 +132,7 @@ impl Registry {
             upload_key: OnceLock::new(),
         });
         tend::start(&registry);
+        copying::start(&registry);
         registry
     }
 }

@@ -24,19 +24,28 @@ const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 pub(super) struct Files {
     blobs: PathBuf,
     uploads: PathBuf,
+    index: PathBuf,
 }
 
 impl Files {
     /// Creates what is missing below `data`.
     pub(super) fn open(data: &Path) -> Result<Self, BlobError> {
-        let files = Files {
-            blobs: data.join("blobs"),
-            uploads: data.join("uploads"),
-        };
-        for directory in [&files.blobs, &files.uploads] {
+        let [blobs, uploads, index] = ["blobs", "uploads", "local"].map(|name| data.join(name));
+        // RocksDB would create its own, but not make it durable in its parent: after a power cut the blobs
+        // would be there and all that is known of them would not.
+        for directory in [&blobs, &uploads, &index] {
             create_directory(directory)?;
         }
-        Ok(files)
+        Ok(Files {
+            blobs,
+            uploads,
+            index,
+        })
+    }
+
+    /// Where the local index is.
+    pub(super) fn index(&self) -> &Path {
+        &self.index
     }
 
     /// Where bytes staged under `name` go. Names that are not `[a-z0-9-]{1,80}` could leave the directory.

@@ -69,12 +69,14 @@ pub enum Unlink {
 pub trait BlobStore: Send + Sync + 'static {
     /// Starts staging, or resumes what was staged under `name` before a restart (its durable bytes are
     /// hashed again). Names are `[a-z0-9-]{1,80}`. Small blobs stay in memory until they outgrow the
-    /// inline limit; a resumed one of those starts at 0.
+    /// inline limit; a resumed one of those starts at 0. A name is staged once at a time
+    /// (`BlobError::InUse`).
     async fn stage(&self, name: &str) -> Result<StagedBlob, BlobError>;
 
     /// Makes a staged blob durable under its digest and pins it with `ticket`. Refuses a digest that the
     /// bytes do not have (`BlobError::DigestMismatch`, and the staged blob is given back). A blob that is
-    /// already here is only pinned. Pins come first, under the digest's lock (protocols.md 6.1).
+    /// already here is only pinned, if every chunk of it is good; a damaged one is replaced. Pins come first,
+    /// under the digest's lock (protocols.md 6.1).
     async fn commit(
         &self,
         staged: StagedBlob,
@@ -97,7 +99,7 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Whether the blob is here.
     async fn stat(&self, digest: &Digest) -> Result<Option<BlobStat>, BlobError>;
 
-    /// Opens the blob for reading.
+    /// Opens the blob for reading. A blob that should be here but cannot be found is `BlobError::Corrupt`.
     async fn open(&self, digest: &Digest) -> Result<Option<BlobReader>, BlobError>;
 
     /// The unlink rule of protocols.md 6.2, under the digest's lock, over what `log` has applied on this node.

@@ -36,7 +36,7 @@ impl Shelf {
     pub(super) fn open(data: &Path, options: &BlobOptions) -> Result<Self, BlobError> {
         let files = Files::open(data)?;
         let disk = Arc::new(Disk::new(data, options.reserve_bytes)?);
-        let index = LocalIndex::open(&data.join("local"), options, Arc::clone(&disk))?;
+        let index = LocalIndex::open(files.index(), options, Arc::clone(&disk))?;
         let shelf = Shelf {
             files,
             index,
@@ -75,7 +75,7 @@ impl Shelf {
         ticket: TicketId,
         body: Bytes,
     ) -> Result<(), BlobError> {
-        if matches!(self.copy(digest)?, Copy::Whole) {
+        if matches!(self.look(digest)?, Found::Whole) {
             return self
                 .index
                 .write_blocking(Edit::default().pin(digest, ticket));
@@ -94,8 +94,8 @@ impl Shelf {
         ticket: TicketId,
     ) -> Result<(), BlobError> {
         self.disk.check_writable()?;
-        let copy = self.copy(digest)?;
-        if matches!(copy, Copy::Whole) {
+        let found = self.look(digest)?;
+        if matches!(found, Found::Whole) {
             self.index
                 .write_blocking(Edit::default().pin(digest, ticket))?;
             spool.give_up();
@@ -119,11 +119,11 @@ impl Shelf {
         let mut edit = Edit::default()
             .put_record(digest, &record)
             .remove_stray(digest);
-        if let Copy::Damaged(Record {
+        if let Found::Damaged(Record {
             place: Place::Inline,
             size_bytes,
             ..
-        }) = copy
+        }) = found
         {
             edit = edit.remove_body(digest, size_bytes);
         }
@@ -241,20 +241,20 @@ impl Shelf {
 
     /// Looks at what is here, every chunk of it. Whoever commits holds fresh bytes: a rotten copy must not be
     /// counted in their stead, and reading it back costs less than the upload did.
-    fn copy(&self, digest: &Digest) -> Result<Copy, BlobError> {
+    fn look(&self, digest: &Digest) -> Result<Found, BlobError> {
         let Some(record) = self.index.record(digest)? else {
-            return Ok(Copy::Absent);
+            return Ok(Found::Nothing);
         };
         let damage = match self.reader(digest, record.clone()) {
             Ok(Some(reader)) => reader.verify_blocking(0..record.size_bytes).err(),
-            Ok(None) => return Ok(Copy::Absent),
+            Ok(None) => return Ok(Found::Nothing),
             Err(error) => Some(error),
         };
         match damage {
-            None => Ok(Copy::Whole),
+            None => Ok(Found::Whole),
             Some(BlobError::Corrupt { chunk, .. }) => {
                 tracing::warn!(%digest, chunk, "a damaged blob is replaced by the same blob pushed again");
-                Ok(Copy::Damaged(record))
+                Ok(Found::Damaged(record))
             }
             Some(error) => Err(error),
         }
@@ -262,8 +262,8 @@ impl Shelf {
 }
 
 /// What is here of a blob.
-enum Copy {
-    Absent,
+enum Found {
+    Nothing,
     Whole,
     Damaged(Record),
 }

@@ -43,6 +43,7 @@ contracts!(
     staging::many_small_blobs_at_once,
     staging::a_discarded_blob_is_gone,
     staging::settling_and_going_on,
+    staging::an_append_may_be_dropped,
     reading::followers_see_bytes_as_they_arrive,
     reading::followers_stay_valid_after_the_commit,
     reading::followers_of_a_discarded_blob_are_told,

@@ -303,3 +303,37 @@ pub(super) async fn settling_and_going_on(store: &dyn BlobStore) {
             == blob
     );
 }
+
+pub(super) async fn an_append_may_be_dropped(store: &dyn BlobStore) {
+    let blob = bytes(3_000_000, 9);
+    let mut staged = store.stage("impatient").await.expect("staged");
+    while staged.len_bytes() < blob.len() as u64 {
+        let at = usize::try_from(staged.len_bytes()).expect("small");
+        let piece = blob.slice(at..blob.len().min(at + 150_000));
+        // Polled once: what was accepted by then counts, all or nothing.
+        let _ = futures::FutureExt::now_or_never(staged.append(piece));
+        tokio::task::yield_now().await;
+    }
+    let hashed = futures::FutureExt::now_or_never(staged.digest(Algorithm::Sha256));
+    assert!(hashed.is_none_or(|hashed| hashed.is_ok()));
+    assert_eq!(
+        staged.digest(Algorithm::Sha256).await.expect("hashed"),
+        digest(&blob)
+    );
+    store
+        .commit(staged, &digest(&blob), ticket(1))
+        .await
+        .map_err(|(error, _)| error)
+        .expect("committed");
+    assert!(
+        read_all(
+            &store
+                .open(&digest(&blob))
+                .await
+                .expect("opens")
+                .expect("is there")
+        )
+        .await
+            == blob
+    );
+}
