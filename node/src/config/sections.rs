@@ -164,7 +164,7 @@ impl Default for StorageSection {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplicationSection {
-    /// R, copies a blob converges to; 0: min(3, members).
+    /// R, copies a blob converges to; 0: min(3, voters), following the cluster as it grows.
     pub copies: u32,
     /// W, copies that must be durable before a push is acknowledged; 0: one more than the losses that
     /// consensus survives.
