@@ -8,6 +8,7 @@ use metadata::ids::TicketId;
 use metadata::log::{self, MetadataLog};
 use oci::Digest;
 
+use super::budget::Budget;
 use super::follow::Feed;
 use super::names::Names;
 use super::options::BlobOptions;
@@ -25,6 +26,7 @@ use crate::error::BlobError;
 pub struct DirectoryBlobs {
     shelf: Arc<Shelf>,
     names: Names,
+    memory: Arc<Budget>,
     options: BlobOptions,
 }
 
@@ -39,6 +41,7 @@ impl DirectoryBlobs {
         Ok(DirectoryBlobs {
             shelf,
             names: Names::default(),
+            memory: Budget::new(options.inline_memory_bytes),
             options,
         })
     }
@@ -116,11 +119,11 @@ impl BlobStore for DirectoryBlobs {
             Spool::resume(job_target, job_feed)
         };
         let resumed = self.blocking(job).await?;
-        let limit_bytes = self.options.inline_limit();
+        let memory = self.memory.share(self.options.inline_limit());
         Ok(StagedBlob::spilling(
             target,
             feed,
-            limit_bytes,
+            memory,
             self.options.batch_bytes,
             resumed,
         ))

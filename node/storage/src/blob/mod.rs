@@ -4,6 +4,7 @@
 //! Committed means: pinned, durable (file and directory synced, or inline in the local index), with a table
 //! of CRC-32C checksums, one per 256 KiB, that is checked before a byte is handed out (invariant I6).
 
+mod budget;
 mod checksum;
 mod directory;
 mod files;
@@ -69,7 +70,7 @@ pub enum Unlink {
 pub trait BlobStore: Send + Sync + 'static {
     /// Starts staging, or resumes what was staged under `name` before a restart (its durable bytes are
     /// hashed again). Names are `[a-z0-9-]{1,80}`. Small blobs stay in memory until they outgrow the
-    /// inline limit; a resumed one of those starts at 0. A name is staged once at a time
+    /// inline limit, or until all of them together outgrow theirs; a resumed one of those starts at 0. A name is staged once at a time
     /// (`BlobError::InUse`).
     async fn stage(&self, name: &str) -> Result<StagedBlob, BlobError>;
 

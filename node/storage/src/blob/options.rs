@@ -9,6 +9,9 @@ pub struct BlobOptions {
     /// shared with whoever else commits at that moment, instead of a file sync and a directory sync each.
     /// At most 256 KiB (one chunk); more counts as that. Default 128 KiB.
     pub inline_limit_bytes: usize,
+    /// Bytes of staged blobs that may be in memory, all together. A staged blob that finds no room becomes a file,
+    /// however small it is. Default 32 MiB.
+    pub inline_memory_bytes: u64,
     /// Bytes that are hashed and written in one go on a blocking thread. An upload holds at most two such
     /// batches. Default 512 KiB.
     pub batch_bytes: usize,
@@ -36,6 +39,7 @@ impl Default for BlobOptions {
     fn default() -> Self {
         BlobOptions {
             inline_limit_bytes: 128 << 10,
+            inline_memory_bytes: 32 << 20,
             batch_bytes: 512 << 10,
             write_back_bytes: 8 << 20,
             reserve_bytes: None,

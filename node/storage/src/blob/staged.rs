@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 pub use super::follow::StagedReader;
 
+use super::budget::{Budget, Share};
 use super::follow::Feed;
 use super::spool::{Spool, SpoolTarget};
 use crate::error::BlobError;
@@ -25,7 +26,8 @@ pub struct StagedBlob {
     feed: Arc<Feed>,
     /// Where the bytes go when they outgrow memory; `None` when they never do.
     target: Option<Arc<SpoolTarget>>,
-    memory_limit_bytes: u64,
+    /// What it has of the memory for all staged blobs.
+    memory: Share,
     batch_bytes: usize,
     algorithm: Algorithm,
     len_bytes: u64,
@@ -45,7 +47,7 @@ impl StagedBlob {
         StagedBlob {
             feed: Arc::new(Feed::new()),
             target: None,
-            memory_limit_bytes: u64::MAX,
+            memory: Budget::new(u64::MAX).share(u64::MAX),
             batch_bytes: 1,
             algorithm: Algorithm::Sha256,
             len_bytes: 0,
@@ -56,17 +58,17 @@ impl StagedBlob {
         }
     }
 
-    /// A staged blob that becomes a file when it outgrows `memory_limit_bytes`, or one that is a file already.
+    /// A staged blob that becomes a file when `memory` grants no more, or one that is a file already.
     pub(super) fn spilling(
         target: Arc<SpoolTarget>,
         feed: Arc<Feed>,
-        memory_limit_bytes: u64,
+        memory: Share,
         batch_bytes: usize,
         resumed: Option<Spool>,
     ) -> Self {
         StagedBlob {
             target: Some(target),
-            memory_limit_bytes,
+            memory,
             batch_bytes,
             len_bytes: feed.readable_bytes(),
             feed,
@@ -100,13 +102,12 @@ impl StagedBlob {
         if bytes.is_empty() {
             return Ok(());
         }
-        if let Some(memory) = self.in_memory() {
-            let len = self.len_bytes + bytes.len() as u64;
+        if let Some(so_far) = self.in_memory() {
             self.known = None;
-            if len <= self.memory_limit_bytes {
-                drop(memory);
+            if self.memory.grow(bytes.len() as u64) {
+                drop(so_far);
                 self.feed.append(&bytes);
-                self.len_bytes = len;
+                self.len_bytes += bytes.len() as u64;
                 return Ok(());
             }
             let target = self.target.clone().ok_or(BlobError::Gone)?;
@@ -115,7 +116,7 @@ impl StagedBlob {
                 Arc::clone(&self.feed),
                 self.algorithm,
             )));
-            self.pending.push(memory);
+            self.pending.push(so_far);
         }
         self.len_bytes += bytes.len() as u64;
         self.pending.push(bytes);
@@ -235,6 +236,9 @@ impl StagedBlob {
             Ok((spool, done)) => {
                 // A file that could not even be created leaves the bytes in memory, where they were.
                 self.spool = (spool.has_file() || spool.is_lost()).then_some(spool);
+                if self.spool.is_some() {
+                    self.memory.give_back();
+                }
                 done
             }
             // The job panicked, or the runtime is going down.

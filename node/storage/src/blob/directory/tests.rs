@@ -2,6 +2,7 @@
 
 mod crashes;
 mod damage;
+mod memory;
 mod space;
 
 use std::path::{Path, PathBuf};
