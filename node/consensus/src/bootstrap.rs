@@ -40,6 +40,7 @@ impl RaftNode {
     ///
     /// # Errors
     /// [`StartError::DiskReplaced`]: the disk of this node is not the one the cluster knows.
+    /// [`StartError::MembersDiffer`]: the disk is empty, and another member is configured with other members.
     pub async fn join(self: &Arc<Self>) -> Result<(), StartError> {
         let registered = facts::registered(&*self.state, self.options.node)?;
         if registered.is_some_and(|record| record.disk_id != self.options.disk_id) {
@@ -72,12 +73,11 @@ impl RaftNode {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut rounds = 0;
         loop {
-            let answers: Vec<wire::ProbeResponse> =
-                join_all(others.iter().map(|member| self.probe(member)))
-                    .await
-                    .into_iter()
-                    .flatten()
-                    .collect();
+            let probes = join_all(others.iter().map(|member| self.probe(member))).await;
+            for (member, answer) in others.iter().zip(&probes) {
+                self.check_members(member.node, answer.as_ref())?;
+            }
+            let answers: Vec<wire::ProbeResponse> = probes.into_iter().flatten().collect();
             match self.next_step(others.len(), &answers)? {
                 Step::AskAgain => {}
                 step => return Ok(step),
@@ -92,6 +92,48 @@ impl RaftNode {
                 );
             }
             tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    /// Every member must be configured with the same ones. A majority decides when the cluster starts, but two
+    /// majorities of different lists need not have a node in common.
+    fn check_members(
+        &self,
+        node: NodeId,
+        answer: Option<&wire::ProbeResponse>,
+    ) -> Result<(), StartError> {
+        let theirs = answer
+            .map(|answer| answer.members.as_slice())
+            .unwrap_or_default();
+        let ours = self.configured_members();
+        // One address may be spelt in several ways; who answers there says who it is.
+        let numbers = |member: &wire::ProbeMember| member.node;
+        let are_equal = theirs.iter().map(numbers).eq(ours.iter().map(numbers));
+        if theirs.is_empty() || ours.is_empty() || are_equal {
+            return Ok(());
+        }
+        Err(StartError::MembersDiffer {
+            node,
+            theirs: list_of(theirs),
+            ours: list_of(&ours),
+        })
+    }
+
+    /// The members that are to form the cluster, by id.
+    fn configured_members(&self) -> Vec<wire::ProbeMember> {
+        match self.options.formation {
+            Formation::Manual => Vec::new(),
+            Formation::Static => {
+                let members = self.options.members.iter();
+                let mut members: Vec<wire::ProbeMember> = members
+                    .map(|member| wire::ProbeMember {
+                        node: member.node.0,
+                        grpc_address: member.grpc_address.clone(),
+                    })
+                    .collect();
+                members.sort_by_key(|member| member.node);
+                members
+            }
         }
     }
 
@@ -176,6 +218,16 @@ impl RaftNode {
             cluster_id: facts::cluster(&*self.state)?
                 .map(|cluster| cluster.cluster_id)
                 .unwrap_or_default(),
+            members: self.configured_members(),
         })
     }
+}
+
+/// As an operator reads it.
+fn list_of(members: &[wire::ProbeMember]) -> String {
+    let members: Vec<String> = members
+        .iter()
+        .map(|member| format!("{}={}", member.node, member.grpc_address))
+        .collect();
+    members.join(", ")
 }

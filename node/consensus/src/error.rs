@@ -21,6 +21,19 @@ pub enum StartError {
         /// This node.
         node: NodeId,
     },
+    /// Members that start together must agree on who they are: two lists could become two clusters.
+    #[error(
+        "node {node} is configured with other members: {theirs} there, {ours} here; give every member the same list, \
+         and a node that is to be added later cluster.wait_for_init = true"
+    )]
+    MembersDiffer {
+        /// The other member.
+        node: NodeId,
+        /// Its list.
+        theirs: String,
+        /// The list of this node.
+        ours: String,
+    },
     /// The state lacks entries that the log no longer has.
     #[error(
         "the state ends at entry {applied}, the log begins behind entry {purged}; replace the node"

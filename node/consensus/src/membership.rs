@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use metadata::ids::NodeId;
-use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
 
 use crate::error::{MembershipError, log_error};
 use crate::node::RaftNode;
@@ -126,13 +126,19 @@ impl RaftNode {
     ) -> Result<(), MembershipError> {
         let mut metrics = self.cluster.raft.metrics();
         loop {
-            let lag_entries = lag(&metrics.borrow_and_update(), node.0);
+            let (lag_entries, has_answered) = {
+                let metrics = metrics.borrow_and_update();
+                let replication = metrics.replication.as_ref();
+                let matched = replication.and_then(|all| all.get(&node.0).copied().flatten());
+                (lag(&metrics, node.0), matched.is_some())
+            };
             let Some(lag_entries) = lag_entries else {
                 return Err(MembershipError::NotLeader {
                     leader: self.leader(),
                 });
             };
-            if lag_entries < PROMOTION_LAG_ENTRIES {
+            // A young log has few entries to lack: a vote for a node that never answered could cost the quorum.
+            if has_answered && lag_entries < PROMOTION_LAG_ENTRIES {
                 return Ok(());
             }
             match tokio::time::timeout_at(deadline.into(), metrics.changed()).await {
@@ -148,18 +154,20 @@ impl RaftNode {
         self.cluster.leader().map(|leader| leader.node)
     }
 
-    /// Gives leadership, if this node has it, to the voter that lacks the least. Returns when somebody else
-    /// leads or at `deadline`.
+    /// Gives leadership, if this node has it, to the voter that lacks the least among those that answer. Returns when
+    /// somebody else leads or at `deadline`; at once when there is nobody to take it.
     pub(crate) async fn hand_over(&self, deadline: Instant) {
         let mut metrics = self.cluster.raft.metrics();
-        let Some(successor) = successor(&metrics.borrow_and_update()) else {
+        // Who has been silent for so long cannot take over in time, either.
+        let silence = self.options.election_timeout_max * 2;
+        let Some(chosen) = successor(&metrics.borrow_and_update(), silence) else {
             return;
         };
         if self
             .cluster
             .raft
             .trigger()
-            .transfer_leader(successor)
+            .transfer_leader(chosen)
             .await
             .is_err()
         {
@@ -174,6 +182,11 @@ impl RaftNode {
                 if now.is_some_and(|leader| leader != me) {
                     return now;
                 }
+                if self.cluster.is_leader()
+                    && successor(&metrics.borrow_and_update(), silence).is_none()
+                {
+                    return None;
+                }
                 let changed =
                     tokio::time::timeout(Duration::from_millis(50), metrics.changed()).await;
                 if matches!(changed, Ok(Err(_))) {
@@ -181,13 +194,14 @@ impl RaftNode {
                 }
                 if asked.elapsed() > self.options.election_timeout_min && self.cluster.is_leader() {
                     asked = Instant::now();
-                    let _ = self.cluster.raft.trigger().transfer_leader(successor).await;
+                    let _ = self.cluster.raft.trigger().transfer_leader(chosen).await;
                 }
             }
         };
         match tokio::time::timeout_at(deadline.into(), handed_over).await {
-            Ok(leader) => tracing::info!(leader, "handed leadership over"),
-            Err(_) => tracing::warn!(node_id = successor, "leadership was not taken over in time"),
+            Ok(Some(leader)) => tracing::info!(leader, "handed leadership over"),
+            Ok(None) => tracing::info!("no voter is left to take leadership over"),
+            Err(_) => tracing::warn!(node_id = chosen, "leadership was not taken over in time"),
         }
     }
 }
@@ -200,15 +214,22 @@ pub(crate) fn lag(metrics: &Metrics, node: u64) -> Option<u64> {
     Some(next(metrics.last_log_index).saturating_sub(next(matched)))
 }
 
-fn successor(metrics: &Metrics) -> Option<u64> {
+fn successor(metrics: &Metrics, silence: Duration) -> Option<u64> {
     if !metrics.state.is_leader() {
         return None;
     }
+    let heard = metrics.heartbeat.as_ref();
+    let answers = |voter: &u64| {
+        let answered = heard.and_then(|all| all.get(voter).copied().flatten());
+        answered.is_some_and(|answered| answered.elapsed() < silence)
+    };
     let others = metrics
         .membership_config
         .voter_ids()
         .filter(|voter| *voter != metrics.id);
-    others.min_by_key(|voter| lag(metrics, *voter))
+    others
+        .filter(answers)
+        .min_by_key(|voter| lag(metrics, *voter))
 }
 
 fn membership_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> MembershipError {

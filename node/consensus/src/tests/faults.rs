@@ -39,6 +39,61 @@ async fn a_leader_that_shuts_down_hands_over_and_writes_go_on() {
     assert!(has_tag(cluster.node(old), &format!("after-{new}")));
 }
 
+/// Peers that are gone cannot take leadership over, however long the node would have time to try.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_peers_hands_over_to_nobody() {
+    let mut cluster = TestCluster::formed(3).await;
+    let leader = cluster.leader().await;
+    for other in (1..=3).filter(|node| *node != leader) {
+        cluster.stop(other).await;
+    }
+    let an_hour = Instant::now() + Duration::from_secs(3600);
+    let handed_over = cluster.node(leader).hand_over(an_hour);
+    let ended = tokio::time::timeout(super::PATIENCE, handed_over).await;
+    assert!(ended.is_ok(), "it waits for peers that are gone");
+}
+
+/// F-100: the answer is lost, the leader dies, and the same bytes are sent again to the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_replayed_after_a_leader_change_is_applied_once() {
+    let mut cluster = TestCluster::formed(3).await;
+    let old = cluster.leader().await;
+    let asking = cluster.follower().await;
+    let request = RequestId {
+        node: NodeId(asking),
+        boot: 42,
+        sequence: 1,
+    };
+    let entry = codec::encode_entry(&Entry {
+        proposed_at: Timestamp(0),
+        subject: String::new(),
+        request: Some(request),
+        command: open_ticket(asking),
+    });
+    let first = cluster.node(asking).propose_entry(entry.clone(), soon());
+    let first = first.await.unwrap();
+    assert!(matches!(first.response, Response::TicketsOpened { .. }));
+    cluster.stop(old).await;
+    assert_ne!(cluster.leader().await, old);
+    put(cluster.node(asking), "in-between").await.unwrap();
+    for node in cluster.running() {
+        let again = node.propose_entry(entry.clone(), soon()).await.unwrap();
+        assert_eq!(again, first, "the answer of the first time");
+    }
+    cluster.start(old).await.unwrap();
+    let back = cluster.node(old);
+    assert_eq!(back.propose_entry(entry, soon()).await.unwrap(), first);
+    let tickets = metadata::log::read(&**back, |view| {
+        let mut count = 0;
+        view.scan(&key::table(Table::Ticket), None, &mut |_, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(count)
+    });
+    assert_eq!(tickets.unwrap(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proposal_sent_twice_is_applied_once() {
     let cluster = TestCluster::formed(3).await;
