@@ -43,6 +43,14 @@ impl From<tonic::Status> for CommandError {
 
 /// Connects to one address.
 pub(crate) async fn connect_one(address: &str) -> Result<AdminClient<Channel>, CommandError> {
+    reach(address, Some(ANSWER_TIME)).await
+}
+
+/// `answer_time` is for each request; without it the request says how long it may take.
+async fn reach(
+    address: &str,
+    answer_time: Option<Duration>,
+) -> Result<AdminClient<Channel>, CommandError> {
     let unreachable = |error: &dyn std::error::Error| {
         let cause = error
             .source()
@@ -51,8 +59,11 @@ pub(crate) async fn connect_one(address: &str) -> Result<AdminClient<Channel>, C
     };
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| CommandError::Usage(format!("{address:?} is not host:port ({error})")))?
-        .connect_timeout(CONNECT_TIME)
-        .timeout(ANSWER_TIME);
+        .connect_timeout(CONNECT_TIME);
+    let endpoint = match answer_time {
+        Some(time) => endpoint.timeout(time),
+        None => endpoint,
+    };
     let channel = endpoint
         .connect()
         .await
@@ -62,9 +73,23 @@ pub(crate) async fn connect_one(address: &str) -> Result<AdminClient<Channel>, C
 
 /// Connects to the first endpoint that answers.
 pub(crate) async fn connect(endpoints: &[String]) -> Result<AdminClient<Channel>, CommandError> {
+    reach_any(endpoints, Some(ANSWER_TIME)).await
+}
+
+/// The same for a request that may take as long as it says itself.
+pub(crate) async fn connect_patiently(
+    endpoints: &[String],
+) -> Result<AdminClient<Channel>, CommandError> {
+    reach_any(endpoints, None).await
+}
+
+async fn reach_any(
+    endpoints: &[String],
+    answer_time: Option<Duration>,
+) -> Result<AdminClient<Channel>, CommandError> {
     let mut failures = Vec::new();
     for address in endpoints {
-        match connect_one(address).await {
+        match reach(address, answer_time).await {
             Ok(client) => return Ok(client),
             Err(CommandError::Unreachable(reason)) => failures.push(reason),
             Err(other) => return Err(other),

@@ -1,38 +1,230 @@
 //! `clusterctl member`.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use clap::Subcommand;
-use proto::admin::AddMemberRequest;
+use proto::admin::{AddMemberRequest, StatusReply, StatusRequest};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::client::{self, CommandError};
 
-/// A new voter may have to copy the whole state first.
-const ADD_TIME: Duration = Duration::from_secs(600);
+/// How often the new node is asked how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What to do with members.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Add a voter. The new node must run with cluster.wait_for_init and an empty data directory.
+    /// Add a voter and wait until it serves. The new node must run with cluster.wait_for_init and an empty data
+    /// directory. May be repeated after an error.
     Add {
         /// The new node and its gRPC address.
         #[arg(value_name = "ID=HOST:PORT", value_parser = client::parse_member)]
         member: (u64, String),
+        /// Give up after this time; a new voter may have to copy the whole state first.
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        timeout: u64,
     },
 }
 
 /// Runs a member command.
 pub(crate) async fn run(endpoints: &[String], command: Command) -> Result<(), CommandError> {
-    let mut client = client::connect(endpoints).await?;
     match command {
         Command::Add {
-            member: (id, grpc_address),
+            member: (id, address),
+            timeout,
         } => {
-            let mut request = tonic::Request::new(AddMemberRequest { id, grpc_address });
-            request.set_timeout(ADD_TIME);
-            client.add_member(request).await?;
-            println!("node {id} is a voter");
+            let deadline = Instant::now() + Duration::from_secs(timeout);
+            let mut node = NewNode {
+                id,
+                address,
+                seen: Seen::Nothing,
+            };
+            let index = node.add(endpoints, deadline).await?;
+            node.wait_until_it_serves(index, deadline).await?;
+            println!("node {id} is a voter and serves");
         }
     }
     Ok(())
+}
+
+/// The node on its way into the cluster.
+struct NewNode {
+    id: u64,
+    address: String,
+    seen: Seen,
+}
+
+/// What the new node said last.
+#[derive(PartialEq)]
+enum Seen {
+    /// It was not asked yet.
+    Nothing,
+    Silent(String),
+    Answer(Box<StatusReply>),
+}
+
+impl NewNode {
+    /// Gives it a vote. Returns what the leader had committed then: the new node must have it, too.
+    async fn add(&mut self, endpoints: &[String], deadline: Instant) -> Result<u64, CommandError> {
+        let mut client = client::connect_patiently(endpoints).await?;
+        let mut request = tonic::Request::new(AddMemberRequest {
+            id: self.id,
+            grpc_address: self.address.clone(),
+        });
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        let mut added = pin!(client.add_member(request));
+        loop {
+            tokio::select! {
+                reply = &mut added => return match reply {
+                    Ok(reply) => Ok(reply.into_inner().log_index),
+                    Err(status) => Err(CommandError::Refused(match self.seen {
+                        Seen::Nothing => status.message().to_owned(),
+                        Seen::Silent(_) | Seen::Answer(_) => {
+                            format!("{}; node {} {}", status.message(), self.id, self.progress(None))
+                        }
+                    })),
+                },
+                () = sleep_until(Instant::now() + PROGRESS_INTERVAL) => self.look(None).await,
+            }
+            if Instant::now() >= deadline {
+                return Err(self.too_late(None));
+            }
+        }
+    }
+
+    /// A vote alone serves nobody: waits until it has applied `index`, knows that it votes, and is ready.
+    async fn wait_until_it_serves(
+        &mut self,
+        index: u64,
+        deadline: Instant,
+    ) -> Result<(), CommandError> {
+        loop {
+            let looked = timeout_at(deadline, self.look(Some(index))).await;
+            if self.serves(index) {
+                return Ok(());
+            }
+            if looked.is_err() || Instant::now() + PROGRESS_INTERVAL >= deadline {
+                return Err(self.too_late(Some(index)));
+            }
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
+        }
+    }
+
+    fn serves(&self, index: u64) -> bool {
+        match &self.seen {
+            Seen::Answer(reply) => {
+                reply.ready && reply.applied_index >= index && self.is_voter(reply)
+            }
+            Seen::Nothing | Seen::Silent(_) => false,
+        }
+    }
+
+    fn is_voter(&self, reply: &StatusReply) -> bool {
+        reply
+            .members
+            .iter()
+            .any(|member| member.id == self.id && member.voter)
+    }
+
+    /// Asks the node how far it is, and tells when that is news.
+    async fn look(&mut self, index: Option<u64>) {
+        let before = self.progress(index);
+        self.seen = match self.ask().await {
+            Ok(reply) => Seen::Answer(Box::new(reply)),
+            Err(error) => Seen::Silent(error.to_string()),
+        };
+        let now = self.progress(index);
+        if now != before {
+            eprintln!("node {} {now}", self.id);
+        }
+    }
+
+    async fn ask(&self) -> Result<StatusReply, CommandError> {
+        let mut client = client::connect_one(&self.address).await?;
+        Ok(client.status(StatusRequest {}).await?.into_inner())
+    }
+
+    /// How far it is.
+    fn progress(&self, index: Option<u64>) -> String {
+        match &self.seen {
+            Seen::Nothing => "was not asked yet".to_owned(),
+            Seen::Silent(reason) => format!("does not answer ({reason})"),
+            Seen::Answer(reply) => {
+                let role = if self.is_voter(reply) {
+                    "votes"
+                } else {
+                    "has no vote yet"
+                };
+                let wanted = index.unwrap_or(reply.committed_index);
+                let ready = if reply.ready {
+                    "ready".to_owned()
+                } else {
+                    format!("not ready: {}", reply.reason)
+                };
+                let applied = reply.applied_index;
+                format!("{role}, has applied {applied} of {wanted} log entries, {ready}")
+            }
+        }
+    }
+
+    fn too_late(&self, index: Option<u64>) -> CommandError {
+        CommandError::Refused(format!(
+            "node {} does not serve yet: it {}. It goes on by itself; `clusterctl status` shows how far it is, and \
+             this command may be repeated",
+            self.id,
+            self.progress(index)
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::admin::Member;
+
+    fn node(seen: Seen) -> NewNode {
+        NewNode {
+            id: 4,
+            address: "127.0.0.1:1".to_owned(),
+            seen,
+        }
+    }
+
+    fn answer(voter: bool, applied_index: u64, ready: bool) -> Seen {
+        let member = Member {
+            id: 4,
+            voter,
+            ..Member::default()
+        };
+        Seen::Answer(Box::new(StatusReply {
+            members: vec![member],
+            applied_index,
+            ready,
+            reason: if ready { "" } else { "no leader is known" }.to_owned(),
+            ..StatusReply::default()
+        }))
+    }
+
+    #[test]
+    fn only_a_ready_voter_that_has_everything_serves() {
+        assert!(node(answer(true, 7, true)).serves(7));
+        for seen in [
+            answer(false, 7, true),
+            answer(true, 6, true),
+            answer(true, 7, false),
+            Seen::Silent("refused".to_owned()),
+            Seen::Nothing,
+        ] {
+            assert!(!node(seen).serves(7));
+        }
+    }
+
+    #[test]
+    fn an_error_says_how_far_it_is() {
+        let late = node(answer(false, 6, false)).too_late(Some(7)).to_string();
+        for part in ["node 4", "no vote yet", "6 of 7", "no leader is known"] {
+            assert!(late.contains(part), "{late}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use consensus::{Member, MembershipError, Role};
 use metadata::ids::{LogIndex, NodeId};
-use metadata::log;
+use metadata::log::{self, MetadataLog as _};
 use metadata::query;
 use metadata::view::{MetadataView, ViewError};
 use proto::admin as wire;
@@ -157,13 +157,16 @@ impl Admin for AdminFront {
             node: NodeId(wanted.id),
             grpc_address: wanted.grpc_address.clone(),
         };
-        match self
-            .parts
-            .raft
-            .add_voter(&new, Instant::now() + ADD_TIME)
-            .await
-        {
-            Ok(()) => Ok(Response::new(wire::AddMemberReply {})),
+        let deadline = Instant::now() + ADD_TIME;
+        match self.parts.raft.add_voter(&new, deadline).await {
+            Ok(()) => {
+                // Of the leader, not of this node: what the new member must have before it may serve.
+                let committed = self.parts.raft.barrier(deadline).await;
+                let log_index = committed
+                    .map_err(|error| Status::unavailable(error.to_string()))?
+                    .0;
+                Ok(Response::new(wire::AddMemberReply { log_index }))
+            }
             Err(MembershipError::NotLeader {
                 leader: Some(leader),
             }) if !passed_on => self.pass_on(leader, wanted).await,
