@@ -99,6 +99,7 @@ fn open_stores(config: &Config) -> Result<Stores, StartupError> {
     let state = Arc::new(RocksState::open(&directory.state_dir(), &options)?);
     let options = BlobOptions {
         inline_limit_bytes: usize::try_from(raw.storage.inline_max_bytes).unwrap_or(usize::MAX),
+        inline_memory_bytes: raw.storage.inline_memory_bytes,
         reserve_bytes: Some(raw.storage.reserve_bytes).filter(|bytes| *bytes > 0),
         ..BlobOptions::default()
     };
@@ -190,6 +191,8 @@ fn upper_floors(
         upload_ttl_ms: raw.registry.upload_ttl_ms,
         copies_timeout,
         deletes_enabled: raw.registry.deletes_enabled,
+        read_only: raw.registry.read_only,
+        sparse_indexes: raw.registry.sparse_indexes,
         linearizable_tags: raw.registry.linearizable_tags,
         uploads_max: raw.limits.uploads_max,
         upload_max_bytes: Some(raw.limits.blob_max_bytes).filter(|bytes| *bytes > 0),

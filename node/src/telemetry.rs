@@ -13,14 +13,23 @@ use crate::config::{LogFormat, TelemetrySection};
 #[error("telemetry.level: {0}")]
 pub struct FilterError(String);
 
+/// What libraries say about themselves is for their developers, and every failed request is reported where it is
+/// handled. Without this a peer that wakes up after a pause makes h2 warn about each stream that was reset meanwhile.
+const LIBRARIES: &str =
+    "openraft=warn,h2=error,hyper=error,hyper_util=error,tonic=error,tower=error";
+
+/// The configured level, which may name libraries, too.
+fn filter(level: &str) -> Result<EnvFilter, FilterError> {
+    EnvFilter::try_new(format!("{LIBRARIES},{level}"))
+        .map_err(|error| FilterError(error.to_string()))
+}
+
 /// Sends log lines to standard error from now on. Call once.
 ///
 /// # Errors
 /// The level is neither a level nor a filter.
 pub fn start(section: &TelemetrySection) -> Result<(), FilterError> {
-    // What consensus says about itself at `info` is for its developers; a filter may still name it.
-    let filter = EnvFilter::try_new(format!("openraft=warn,{}", section.level))
-        .map_err(|error| FilterError(error.to_string()))?;
+    let filter = filter(&section.level)?;
     let is_terminal = std::io::stderr().is_terminal();
     let lines = fmt::layer()
         .with_writer(std::io::stderr)
@@ -34,4 +43,24 @@ pub fn start(section: &TelemetrySection) -> Result<(), FilterError> {
         .with(lines.with_filter(filter))
         .try_init();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_quiet_unless_they_are_named() {
+        let plain = filter("debug").expect("a level").to_string();
+        assert!(
+            plain.contains("h2=error") && plain.ends_with("debug"),
+            "{plain}"
+        );
+        let named = filter("info,h2=trace").expect("a filter").to_string();
+        assert!(
+            named.contains("h2=trace") && !named.contains("h2=error"),
+            "{named}"
+        );
+        assert!(filter("h2=loud=1").is_err());
+    }
 }

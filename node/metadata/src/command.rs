@@ -221,8 +221,8 @@ impl From<&Descriptor> for ManifestReference {
     }
 }
 
-/// Accepted when every named blob is linked here with W copies, every child manifest is here, and
-/// the precondition holds for every tag. All tags move, or none.
+/// Accepted when every named blob is linked here with W copies, every child manifest is here (unless the command
+/// allows gaps), and the precondition holds for every tag. All tags move, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PutManifest {
     /// Where; created when unknown.
@@ -239,6 +239,9 @@ pub struct PutManifest {
     pub tags: Vec<Tag>,
     /// What must hold of each of them.
     pub precondition: Precondition,
+    /// Whether child manifests may be missing. Carried by the command, because every node has to decide alike
+    /// whatever its own configuration says.
+    pub allows_missing_manifests: bool,
 }
 
 /// Accepted when the manifest exists.

@@ -88,6 +88,7 @@ pub(crate) fn manifest(name: &str, body: &str, blobs: &[&str], tags: &[&str]) ->
         },
         tags: tags.iter().map(|name| tag(name)).collect(),
         precondition: Precondition::None,
+        allows_missing_manifests: false,
     }
 }
 

@@ -106,7 +106,7 @@ impl Registry {
     /// Removes the blob from the repository (end-10). Other repositories keep it.
     ///
     /// # Errors
-    /// `DeletesDisabled`, `BlobUnknown`, `BlobReferenced` while a manifest of the repository names it,
+    /// `ReadOnly`, `DeletesDisabled`, `BlobUnknown`, `BlobReferenced` while a manifest of the repository names it,
     /// `Unavailable`.
     pub async fn delete_blob(
         self: &Arc<Self>,
@@ -137,7 +137,7 @@ impl Registry {
     /// blob, and the client has to upload it.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `ReadOnly`, `Unavailable`.
     pub async fn mount_blob(
         self: &Arc<Self>,
         caller: &Caller,
@@ -145,6 +145,7 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Seen<BlobInfo>>> {
+        self.require_writable()?;
         // Clients try to mount whatever they push: a mount that cannot work should cost no log entry.
         let found = self
             .read_content(caller, |view| mountable(view, from, digest))
@@ -182,7 +183,16 @@ impl Registry {
         }
     }
 
+    pub(crate) fn require_writable(&self) -> Result<()> {
+        if self.options.read_only {
+            Err(RegistryError::ReadOnly)
+        } else {
+            Ok(())
+        }
+    }
+
     pub(crate) fn require_deletes(&self) -> Result<()> {
+        self.require_writable()?;
         if self.options.deletes_enabled {
             Ok(())
         } else {

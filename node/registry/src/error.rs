@@ -80,6 +80,9 @@ pub enum RegistryError {
         /// The log index at which that was decided.
         revision: LogIndex,
     },
+    /// Pushes and deletes are switched off.
+    #[error("the registry is read-only")]
+    ReadOnly,
     /// Deletes are switched off.
     #[error("deleting is switched off")]
     DeletesDisabled,

@@ -78,7 +78,7 @@ impl Registry {
     /// move, or none. `precondition` is decided by the log, for every tag.
     ///
     /// # Errors
-    /// `ManifestTooLarge`, `ManifestInvalid`; `DigestInvalid` when the body has not the digest it is pushed under;
+    /// `ReadOnly`; `ManifestTooLarge`, `ManifestInvalid`; `DigestInvalid` when the body has not the digest it is pushed under;
     /// `ReferencesUnknown`, `ReferenceSizeInvalid`; `PreconditionFailed`; `TooFewCopies` while a blob it names has
     /// fewer than W; `Unavailable`.
     #[allow(clippy::too_many_arguments, reason = "one per part of the request")]
@@ -92,6 +92,7 @@ impl Registry {
         body: Bytes,
         precondition: Precondition,
     ) -> Result<Seen<ManifestPut>> {
+        self.require_writable()?;
         let limit_bytes = self.options.manifest_max_bytes;
         if body.len() as u64 > limit_bytes {
             return Err(RegistryError::ManifestTooLarge { limit_bytes });
@@ -115,6 +116,7 @@ impl Registry {
                 facts: parsed.facts,
                 tags,
                 precondition,
+                allows_missing_manifests: registry.options.sparse_indexes,
             };
             let about = About::Manifest(&reference);
             let seen = registry
@@ -131,7 +133,7 @@ impl Registry {
     /// Removes a manifest and every tag that points to it (end-9).
     ///
     /// # Errors
-    /// `DeletesDisabled`, `RepositoryUnknown`, `ManifestUnknown`, `Unavailable`.
+    /// `ReadOnly`, `DeletesDisabled`, `RepositoryUnknown`, `ManifestUnknown`, `Unavailable`.
     pub async fn delete_manifest(
         self: &Arc<Self>,
         caller: &Caller,
@@ -153,7 +155,7 @@ impl Registry {
     /// Removes a tag (end-9). The manifest stays.
     ///
     /// # Errors
-    /// `DeletesDisabled`, `RepositoryUnknown`, `ManifestUnknown`, `PreconditionFailed`, `Unavailable`.
+    /// `ReadOnly`, `DeletesDisabled`, `RepositoryUnknown`, `ManifestUnknown`, `PreconditionFailed`, `Unavailable`.
     pub async fn delete_tag(
         self: &Arc<Self>,
         caller: &Caller,

@@ -15,11 +15,15 @@ pub struct RegistryOptions {
     pub copies_timeout: Duration,
     /// Whether manifests, tags and blobs may be deleted.
     pub deletes_enabled: bool,
+    /// Whether this node refuses every push and delete of its clients. It still keeps copies for other nodes.
+    pub read_only: bool,
+    /// Whether an index pushed through this node may name manifests that the repository does not have.
+    pub sparse_indexes: bool,
     /// Whether reads of tags and lists see everything acknowledged anywhere before they began. Without it they
     /// show what this node has applied, which may be a little old.
     pub linearizable_tags: bool,
-    /// Open upload sessions with bytes on this node; one more is refused as overload. Each may hold as many bytes in
-    /// memory as the blob store keeps inline.
+    /// Open upload sessions with bytes on this node; one more is refused as overload. Small ones keep their bytes in
+    /// memory, as far as the blob store allows for all of them together.
     pub uploads_max: usize,
     /// Largest blob in bytes; `None` leaves it to the disk.
     pub upload_max_bytes: Option<u64>,
@@ -33,6 +37,8 @@ impl Default for RegistryOptions {
             upload_ttl_ms: 60 * 60 * 1000,
             copies_timeout: Duration::from_secs(30),
             deletes_enabled: true,
+            read_only: false,
+            sparse_indexes: false,
             linearizable_tags: true,
             uploads_max: 4_096,
             upload_max_bytes: None,

@@ -216,6 +216,8 @@ fn understood(owner: NodeId, answer: UploadAnswer) -> RegistryError {
         UploadAnswer::DigestMismatch => RegistryError::DigestInvalid,
         UploadAnswer::BodyInterrupted => RegistryError::BodyInterrupted,
         UploadAnswer::NoSpace => RegistryError::NoSpace,
+        UploadAnswer::Overloaded => RegistryError::Overloaded,
+        UploadAnswer::ReadOnly => RegistryError::ReadOnly,
         UploadAnswer::Unavailable { reason } => {
             tracing::warn!(peer = %owner, %reason, "the owner of an upload cannot go on");
             RegistryError::OwnerUnreachable
@@ -237,6 +239,8 @@ fn refusal(error: RegistryError) -> UploadAnswer {
         RegistryError::DigestInvalid => UploadAnswer::DigestMismatch,
         RegistryError::BodyInterrupted => UploadAnswer::BodyInterrupted,
         RegistryError::NoSpace => UploadAnswer::NoSpace,
+        RegistryError::Overloaded => UploadAnswer::Overloaded,
+        RegistryError::ReadOnly => UploadAnswer::ReadOnly,
         error @ (RegistryError::RepositoryUnknown
         | RegistryError::BlobUnknown(_)
         | RegistryError::ManifestUnknown { .. }
@@ -247,7 +251,6 @@ fn refusal(error: RegistryError) -> UploadAnswer {
         | RegistryError::BlobReferenced { .. }
         | RegistryError::PreconditionFailed { .. }
         | RegistryError::DeletesDisabled
-        | RegistryError::Overloaded
         | RegistryError::TooFewCopies { .. }
         | RegistryError::OwnerUnreachable
         | RegistryError::Unavailable(_)

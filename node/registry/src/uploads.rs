@@ -50,12 +50,13 @@ impl Registry {
     /// Opens an upload session on this node (end-4a). Writes neither to disk nor, in the common case, to the log.
     ///
     /// # Errors
-    /// `Unavailable` when no ticket could be opened in time.
+    /// `ReadOnly`; `Unavailable` when no ticket could be opened in time.
     pub async fn start_upload(
         self: &Arc<Self>,
         caller: &Caller,
         repository: &RepositoryName,
     ) -> Result<Seen<UploadState>> {
+        self.require_writable()?;
         let (seen, _) = self.open_session(caller, repository).await?;
         Ok(seen)
     }
@@ -63,7 +64,7 @@ impl Registry {
     /// Appends a chunk (end-5). The offset in the answer survives a restart of the owner.
     ///
     /// # Errors
-    /// `UploadUnknown`; `RangeInvalid` for a chunk that does not start where the session stands, or while another
+    /// `ReadOnly`; `UploadUnknown`; `RangeInvalid` for a chunk that does not start where the session stands, or while another
     /// request writes; `SizeInvalid` when the headers disagree with each other or with the body; `BodyInterrupted`,
     /// after which the session goes on from what arrived; `OwnerUnreachable`, `NoSpace`, `Overloaded`.
     pub async fn append_upload(
@@ -73,6 +74,7 @@ impl Registry {
         id: &str,
         chunk: Chunk,
     ) -> Result<UploadState> {
+        self.require_writable()?;
         let offset_bytes = match self.locate(caller, repository, id).await? {
             Place::Here(upload) => {
                 let session = self.sessions.enter(upload)?;
@@ -113,13 +115,14 @@ impl Registry {
     /// Throws a session and its bytes away (end-14).
     ///
     /// # Errors
-    /// `UploadUnknown`, `OwnerUnreachable`, `Unavailable`.
+    /// `ReadOnly`, `UploadUnknown`, `OwnerUnreachable`, `Unavailable`.
     pub async fn cancel_upload(
         self: &Arc<Self>,
         caller: &Caller,
         repository: &RepositoryName,
         id: &str,
     ) -> Result<()> {
+        self.require_writable()?;
         match self.locate(caller, repository, id).await? {
             Place::Here(upload) => {
                 let (registry, caller) = (self.clone(), caller.clone());
@@ -145,6 +148,7 @@ impl Registry {
         digest: &Digest,
         chunk: Chunk,
     ) -> Result<Seen<BlobInfo>> {
+        self.require_writable()?;
         let upload = match self.locate(caller, repository, id).await? {
             Place::Here(upload) => upload,
             Place::At(owner) => {
@@ -177,6 +181,7 @@ impl Registry {
         digest: &Digest,
         chunk: Chunk,
     ) -> Result<Seen<BlobInfo>> {
+        self.require_writable()?;
         let (_, upload) = self.open_session(caller, repository).await?;
         let session = self.sessions.enter(upload)?;
         let goal = Goal {

@@ -170,6 +170,8 @@ pub(crate) fn answer_to_wire(answer: UploadAnswer) -> wire::UploadReply {
         UploadAnswer::BodyInterrupted => Answer::BodyInterrupted(wire::UploadBodyInterrupted {}),
         UploadAnswer::Busy { offset_bytes } => Answer::Busy(wire::UploadBusy { offset_bytes }),
         UploadAnswer::NoSpace => Answer::NoSpace(wire::UploadNoSpace {}),
+        UploadAnswer::Overloaded => Answer::Overloaded(wire::UploadOverloaded {}),
+        UploadAnswer::ReadOnly => Answer::ReadOnly(wire::UploadReadOnly {}),
         UploadAnswer::Unavailable { reason } => {
             Answer::Unavailable(wire::UploadUnavailable { reason })
         }
@@ -203,6 +205,8 @@ pub(crate) fn answer(reply: wire::UploadReply) -> Option<UploadAnswer> {
         Answer::BodyInterrupted(_) => UploadAnswer::BodyInterrupted,
         Answer::Busy(wire::UploadBusy { offset_bytes }) => UploadAnswer::Busy { offset_bytes },
         Answer::NoSpace(_) => UploadAnswer::NoSpace,
+        Answer::Overloaded(_) => UploadAnswer::Overloaded,
+        Answer::ReadOnly(_) => UploadAnswer::ReadOnly,
         Answer::Unavailable(wire::UploadUnavailable { reason }) => {
             UploadAnswer::Unavailable { reason }
         }

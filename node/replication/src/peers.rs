@@ -85,6 +85,10 @@ pub enum UploadAnswer {
     },
     /// No space is left.
     NoSpace,
+    /// The owner has as many uploads as it takes; the client may retry.
+    Overloaded,
+    /// The owner refuses pushes.
+    ReadOnly,
     /// The session cannot go on now (no quorum, too few copies); the client may retry.
     Unavailable {
         /// For the log; clients see only the kind.

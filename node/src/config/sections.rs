@@ -144,6 +144,8 @@ impl Default for RaftSection {
 pub struct StorageSection {
     /// Blobs up to this size live in the local index instead of a file each.
     pub inline_max_bytes: u64,
+    /// Bytes of unfinished small uploads in memory, all together; beyond it they go to files.
+    pub inline_memory_bytes: u64,
     /// Uploads are refused when less space than this is free; 0: 256 MiB or 1 %, whichever is smaller.
     pub reserve_bytes: u64,
     /// Block cache of the replicated state.
@@ -154,6 +156,7 @@ impl Default for StorageSection {
     fn default() -> Self {
         StorageSection {
             inline_max_bytes: 128 * 1024,
+            inline_memory_bytes: 32 << 20,
             reserve_bytes: 0,
             state_cache_bytes: 16 << 20,
         }
@@ -192,6 +195,10 @@ impl Default for ReplicationSection {
 pub struct RegistrySection {
     /// Whether tags, manifests and blobs can be deleted; otherwise 405.
     pub deletes_enabled: bool,
+    /// Refuse every push and delete with 405. Of a whole cluster when every node has it.
+    pub read_only: bool,
+    /// Accept an index whose manifests are not all in the repository.
+    pub sparse_indexes: bool,
     /// Whether a read by tag waits until it sees everything acknowledged before it.
     pub linearizable_tags: bool,
     /// An upload session without bytes for this long (log time) is dropped.
@@ -204,6 +211,8 @@ impl Default for RegistrySection {
     fn default() -> Self {
         RegistrySection {
             deletes_enabled: true,
+            read_only: false,
+            sparse_indexes: false,
             linearizable_tags: true,
             upload_ttl_ms: 3_600_000,
             chunk_min_bytes: 0,

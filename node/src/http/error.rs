@@ -185,7 +185,9 @@ fn status_and_code(error: &RegistryError) -> (StatusCode, ErrorCode) {
         RegistryError::PreconditionFailed { .. } => {
             (StatusCode::PRECONDITION_FAILED, ErrorCode::Denied)
         }
-        RegistryError::DeletesDisabled => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
+        RegistryError::ReadOnly | RegistryError::DeletesDisabled => {
+            (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported)
+        }
         RegistryError::Overloaded => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
         RegistryError::NoSpace => (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unavailable),
         RegistryError::TooFewCopies { .. }
@@ -244,7 +246,9 @@ impl From<RegistryError> for HttpError {
                     None => answer,
                 }
             }
-            RegistryError::DeletesDisabled => answer.header(ALLOW, "GET, HEAD"),
+            RegistryError::ReadOnly | RegistryError::DeletesDisabled => {
+                answer.header(ALLOW, "GET, HEAD")
+            }
             _ => answer,
         }
     }

@@ -232,3 +232,6 @@ fn base() -> Response {
         b"{}".to_vec(),
     )
 }
+
+#[cfg(test)]
+mod tests;

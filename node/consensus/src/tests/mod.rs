@@ -310,6 +310,7 @@ pub(super) fn put_manifest(name: &str, body: Bytes) -> Command {
         },
         tags: vec![tag(name)],
         precondition: Precondition::None,
+        allows_missing_manifests: false,
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use oci::{Digest, Tag};
 
 use super::{ApplyError, Refusal, Scope, index, node, review, tag};
-use crate::command::{DeleteManifest, ManifestFacts, ManifestReference, PutManifest};
+use crate::command::{DeleteManifest, ManifestReference, PutManifest};
 use crate::ids::RepositoryId;
 use crate::key::{self, Reader, Table};
 use crate::record::{BlobRecord, ManifestRecord, ReferencesRecord, Referrer, TagRecord};
@@ -16,7 +16,7 @@ use crate::view::ViewError;
 pub(super) fn put(scope: &mut Scope<'_, '_>, command: &PutManifest) -> Result<Response, Refusal> {
     let write_copies = scope.cluster()?.write_copies;
     let known = scope.repository(&command.repository)?;
-    check_references(scope, known, &command.facts, write_copies)?;
+    check_references(scope, known, command, write_copies)?;
     let tags = check_tags(scope, known, command)?;
 
     let repository = scope.repository_or_new(&command.repository)?;
@@ -32,9 +32,10 @@ pub(super) fn put(scope: &mut Scope<'_, '_>, command: &PutManifest) -> Result<Re
 fn check_references(
     scope: &Scope<'_, '_>,
     repository: Option<RepositoryId>,
-    facts: &ManifestFacts,
+    command: &PutManifest,
     write_copies: u32,
 ) -> Result<(), Refusal> {
+    let facts = &command.facts;
     let registered = node::registered(scope)?;
     let mut unknown = Vec::new();
     let mut wrong_size = None;
@@ -61,6 +62,8 @@ fn check_references(
     for reference in &facts.manifests {
         match child(scope, repository, &reference.digest)? {
             Some(child) => wrong_size = wrong_size.or(size_mismatch(reference, child.size_bytes)),
+            // Its edge is stored all the same: it is there when the child comes, as after the child was deleted.
+            None if command.allows_missing_manifests => {}
             None => unknown.push(reference.digest),
         }
     }

@@ -346,6 +346,7 @@ fn encode_put_manifest(command: &PutManifest) -> pb::PutManifest {
             .map(|tag| tag.as_str().to_owned())
             .collect(),
         precondition: Some(encode_precondition(&command.precondition)),
+        allows_missing_manifests: command.allows_missing_manifests,
     }
 }
 
@@ -372,5 +373,6 @@ fn decode_put_manifest(message: pb::PutManifest) -> Result<PutManifest, CodecErr
             .map(|text| tag(text))
             .collect::<Result<Vec<Tag>, CodecError>>()?,
         precondition: decode_precondition(message.precondition)?,
+        allows_missing_manifests: message.allows_missing_manifests,
     })
 }

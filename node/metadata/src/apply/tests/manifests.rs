@@ -145,6 +145,44 @@ fn a_child_must_be_in_the_same_repository() {
     );
 }
 
+/// Sparse indexes: a child that is missing may come later, as a manifest or as a blob, or never.
+#[test]
+fn a_sparse_index_may_name_children_that_are_missing() {
+    let mut world = World::new();
+    world.push_blob("a", "layer");
+    world.push(manifest("a", "here", &["layer"], &[]));
+    let dense = index("a", "index", &["here", "missing"]);
+    let sparse = PutManifest {
+        allows_missing_manifests: true,
+        ..dense.clone()
+    };
+    let unknown = Rejection::ReferencesUnknown(vec![digest("missing")]);
+    assert_eq!(world.rejected(Command::PutManifest(dense.clone())), unknown);
+    let mut wrong = sparse.clone();
+    wrong.facts.manifests[0].size_bytes = 99;
+    let rejection = world.rejected(Command::PutManifest(wrong));
+    assert!(matches!(rejection, Rejection::SizeMismatch { .. }));
+    let mut without_blob = sparse.clone();
+    without_blob.facts.blobs = vec![reference("no such blob")];
+    let rejection = world.rejected(Command::PutManifest(without_blob));
+    let wanted = Rejection::ReferencesUnknown(vec![digest("no such blob")]);
+    assert_eq!(rejection, wanted, "blobs are never optional");
+
+    world.push(sparse.clone());
+    assert!(exists(&world, "a", "index") && !exists(&world, "a", "missing"));
+    assert_eq!(world.rejected(Command::PutManifest(dense)), unknown);
+    world.push_blob("a", "missing");
+    assert_eq!(grace(&world, "missing"), None, "the index names it");
+    world.push(manifest("a", "missing", &["layer"], &[]));
+    world.push(sparse);
+    world.done(delete("a", "missing"));
+    assert_eq!(grace(&world, "missing"), None);
+    world.pass_ms(1000);
+    world.done(delete("a", "index"));
+    assert_eq!(grace(&world, "missing"), Some(LogTime(1000)));
+    assert_eq!(grace(&world, "layer"), None, "another manifest needs it");
+}
+
 #[test]
 fn the_same_push_again_only_moves_tags() {
     let mut world = World::new();

@@ -96,6 +96,7 @@ fn put_manifest(choice: [u8; 6]) -> PutManifest {
         },
         tags: tags.into_iter().map(tag).collect(),
         precondition: precondition(choice[4], choice[5]),
+        allows_missing_manifests: choice[5] & 0x80 != 0,
     }
 }
 

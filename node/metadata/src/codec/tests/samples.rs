@@ -139,8 +139,13 @@ fn manifest_commands() -> Vec<(&'static str, Command)> {
             precondition,
         })
     };
+    let sparse = PutManifest {
+        allows_missing_manifests: true,
+        ..put_manifest()
+    };
     vec![
         ("put_manifest", Command::PutManifest(put_manifest())),
+        ("put_manifest sparse", Command::PutManifest(sparse)),
         (
             "delete_manifest",
             Command::DeleteManifest(DeleteManifest { repository, digest }),

@@ -96,6 +96,8 @@ async fn upload_requests_reach_their_owner_whole() {
         UploadAnswer::BodyInterrupted,
         UploadAnswer::Busy { offset_bytes: 6 },
         UploadAnswer::NoSpace,
+        UploadAnswer::Overloaded,
+        UploadAnswer::ReadOnly,
         UploadAnswer::Unavailable {
             reason: "no quorum".into(),
         },
