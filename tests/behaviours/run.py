@@ -19,7 +19,7 @@ from rows import TABLE  # noqa: E402
 
 import base, names, uploads, uploads_bad, mounts, pulls  # noqa: E401, E402, F401
 import manifests, manifests_bad, deletes, lists, referrers, framing  # noqa: E401, E402, F401
-import extensions, cluster, protocol  # noqa: E401, E402, F401
+import extensions, cluster, protocol, http2  # noqa: E401, E402, F401
 
 
 def check_of(row, client):

@@ -182,32 +182,6 @@ def push_images(node, round, acknowledged):
             return
 
 
-@scenario("tags-atomic", "a PUT of ten tags with a node killed in the middle: all or none (F-99)", slow=True)
-def tags_atomic():
-    rng = random.Random(99)
-    with Cluster() as cluster:
-        survivors_image = cluster.registry().image("team/app", "base")
-        for round in range(18):
-            victim, writer = cluster.nodes[round % 3], cluster.nodes[(round // 3) % 3]
-            tags = [f"r{round:02}-{number}" for number in range(10)]
-            query = "&".join(f"tag={tag}" for tag in tags)
-            timer = threading.Timer(rng.uniform(0.0, 0.03), victim.kill)
-            timer.start()
-            status = None
-            try:
-                target = f"{survivors_image.digest}?{query}"
-                status = writer.registry(timeout=40).put_manifest("team/app", target, survivors_image.body).status
-            except (Broken, OSError):
-                pass
-            timer.join()
-            victim.start()
-            cluster.wait_ready()
-            for node in cluster.nodes:
-                have = [tag for tag in node.registry().tag_names("team/app") if tag in tags]
-                check(have in ([], tags), f"round {round}: {len(have)} of 10 tags on node {node.id}")
-                check(status != 201 or have == tags, f"round {round}: 201, but no tags on node {node.id}")
-
-
 @scenario("deletes-off", "with deletes disabled every DELETE is 405 and everything stays (K01)")
 def deletes_off():
     with Cluster(1, "[registry]\ndeletes_enabled = false\n") as cluster:
@@ -216,15 +190,6 @@ def deletes_off():
         for target in ("manifests/v1", f"manifests/{image.digest}", f"blobs/{sha256(image.config)}"):
             expect(registry.request("DELETE", f"/v2/team/app/{target}"), 405, code="UNSUPPORTED")
         whole(registry, "team/app", image, "v1")
-
-
-@scenario("idle-upload", "an upload that brings no bytes for its time is dropped (K09)", slow=True)
-def idle_upload():
-    with Cluster(1, "[registry]\nupload_ttl_ms = 2000\n") as cluster:
-        registry = cluster.registry()
-        target = registry.start("team/app")
-        expect(registry.patch(target, os.urandom(1000), "0-999"), 202)
-        wait_for(lambda: registry.request("GET", target).status == 404, "the idle upload dropped", 60)
 
 
 @scenario("truncated", "bodies cut off through every node never become blobs, and the nodes stay well")

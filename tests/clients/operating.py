@@ -6,7 +6,7 @@ import tempfile
 
 from faults import whole
 from harness.cluster import Cluster, binary, wait_for
-from harness.registry import check
+from harness.registry import check, expect
 from harness.shell import run
 from scenarios import scenario
 
@@ -82,8 +82,12 @@ def grow():
         for node in others:
             node.start()
             wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
-            clusterctl(first, "member", "add", f"{node.id}={node.grpc}")
-        cluster.wait_ready()
+            said = clusterctl(first, "member", "add", f"{node.id}={node.grpc}")
+            check("serves" in said, f"member add said {said!r}")
+            # Not a moment later: success means that the node serves.
+            expect(node.registry().request("GET", "/readyz"), 200)
+            for number, image in enumerate(images):
+                whole(node.registry(), "team/app", image, f"v{number}")
         for node in cluster.nodes:
             for number, image in enumerate(images):
                 whole(node.registry(), "team/app", image, f"v{number}")
@@ -93,6 +97,46 @@ def grow():
             for number, image in enumerate(images):
                 whole(node.registry(), "team/app", image, f"v{number}")
         cluster.registry().image("team/app", "after")
+
+
+@scenario("member-add-late", "member add of a node that does not come: an error that says how far it is")
+def member_add_late():
+    with Cluster(2, members=False, start=False) as cluster:
+        first, second = cluster.nodes
+        with open(second.directory / "config.toml", "a") as file:
+            file.write(WAITING)
+        first.start()
+        first.wait_ready()
+        add = ("member", "add", f"{second.id}={second.grpc}", "--timeout", "4")
+        late = clusterctl(first, *add, check=False)
+        check(late.returncode == 1 and "does not answer" in late.stderr, f"{late.returncode}: {late.stderr!r}")
+        first.registry().image("team/app", "v1")
+        # The same again once the node runs.
+        second.start()
+        wait_for(lambda: second.registry().request("GET", "/healthz").status == 200, "node 2 answers", 20)
+        clusterctl(first, *add[:-1], "60")
+        expect(second.registry().manifest("team/app", "v1"), 200)
+
+
+@scenario("members-differ", "a member that is configured with another list is refused and says why")
+def members_differ():
+    with Cluster(3, start=False) as cluster:
+        first, second, third = cluster.nodes
+        good = (third.directory / "config.toml").read_text()
+        other = good.replace("members = [\n", 'members = [\n    { id = 4, grpc = "127.0.0.1:1" },\n')
+        (third.directory / "config.toml").write_text(other)
+        for node in (first, second):
+            node.start()
+        cluster.wait_ready()
+        third.start()
+        wait_for(lambda: third.process.poll() is not None, "node 3 refused", 30)
+        code = third.process.returncode
+        check(code == 1 and "configured with other members" in third.tail(), f"{code}:\n{third.tail()}")
+        third.kill()
+        (third.directory / "config.toml").write_text(good)
+        third.start()
+        cluster.wait_ready()
+        cluster.registry().image("team/app", "v1")
 
 
 @scenario("config", "argosy config check and show: unknown keys and unsafe choices are refused where they stand")

@@ -14,7 +14,7 @@ from harness.report import run_all  # noqa: E402
 from scenarios import TABLE  # noqa: E402
 
 import guide, tools, balanced  # noqa: E401, E402, F401
-import faults, disks, stops, container, local, operating  # noqa: E401, E402, F401
+import faults, disks, stops, container, local, operating, settings, tags  # noqa: E401, E402, F401
 
 
 def main():
@@ -22,17 +22,20 @@ def main():
     parser.add_argument("--only", default="", help="names or their beginnings, with commas")
     parser.add_argument("--without", default="", help="names or their beginnings to leave out, with commas")
     parser.add_argument("--quick", action="store_true", help="leave out the slow ones")
+    parser.add_argument("--thorough", action="store_true", help="take also those that last for many minutes")
     parser.add_argument("--list", action="store_true", help="print the scenarios and stop")
     options = parser.parse_args()
     only = tuple(filter(None, options.only.split(",")))
     without = tuple(filter(None, options.without.split(",")))
     chosen = [one for one in TABLE.values() if (not only or one.name.startswith(only))
-              and not (without and one.name.startswith(without)) and not (options.quick and one.slow)]
+              and not (without and one.name.startswith(without)) and not (options.quick and one.slow)
+              and (options.thorough or not one.thorough)]
     if not chosen:
         parser.error("no such scenario")
     if options.list:
         for one in chosen:
-            print(f"{one.name:24} {'slow' if one.slow else '    '} {one.sentence}")
+            speed = "thorough" if one.thorough else "slow" if one.slow else ""
+            print(f"{one.name:24} {speed:8} {one.sentence}")
         return 0
     return run_all([(f"{one.name:24} {one.sentence}", one.function) for one in chosen])
 

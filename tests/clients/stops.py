@@ -7,6 +7,7 @@ import time
 from harness.cluster import Cluster
 from harness.http_raw import Broken, build_head, with_query
 from harness.registry import OCTETS, check, expect, sha256
+from operating import status
 from scenarios import scenario
 
 BLOB_BYTES = 32 << 20
@@ -39,6 +40,32 @@ def graceful_stop():
                     other.registry().holds("team/app", sha256(data + b"!"), data + b"!")
             node.start()
             node.wait_ready()
+
+
+@scenario("stop-alone", "SIGTERM of a leader whose peers are dead: it does not wait for them")
+def stop_alone():
+    with Cluster() as cluster:
+        for first in (0, 1):
+            survivor, others = cluster.nodes[first], cluster.nodes[:first] + cluster.nodes[first + 1:]
+            lead(cluster, survivor)
+            for node in others:
+                node.kill()
+            code = survivor.stop()
+            check(code == 0, f"exit code {code}")
+            check("was not taken over in time" not in survivor.log.read_text(), "it waited for peers that are dead")
+            cluster.start()
+
+
+def lead(cluster, wanted):
+    """Makes this node the leader by restarting those that are."""
+    for _ in range(30):
+        leader = status(wanted)["leader"]
+        if leader == wanted.id:
+            return
+        if leader is not None:
+            cluster.nodes[leader - 1].restart()
+            cluster.wait_ready()
+    check(False, f"node {wanted.id} never led")
 
 
 def not_ready(node):

@@ -4,6 +4,7 @@
 //! whom, how long files and functions may be, and what may not stand outside tests. Every rule is a function from
 //! text to violations, so each has a self-test with a snippet that breaks it beside one that does not.
 
+mod behaviours;
 mod functions;
 mod globs;
 mod imports;
@@ -163,6 +164,21 @@ fn nothing_names_a_machine() {
             .map(move |violation| format!("  {place}:{violation}"))
     });
     require_none("machine paths", violations.collect());
+}
+
+#[test]
+fn every_behaviour_names_a_test_that_exists() {
+    let mut known = behaviours::Known::default();
+    for path in workspace::text_files() {
+        let is_test = path.starts_with(workspace::root().join("tests"));
+        let is_code = path.extension().is_some_and(|end| end == "rs") || is_test;
+        if is_code {
+            known.read(&std::fs::read_to_string(&path).unwrap_or_default());
+        }
+    }
+    let table = workspace::root().join("node/docs/behaviours.md");
+    let text = std::fs::read_to_string(table).expect("node/docs/behaviours.md must exist");
+    require_none("behaviours", behaviours::violations(&text, &known));
 }
 
 #[test]

@@ -128,6 +128,8 @@ async fn a_member_with_another_list_is_refused_and_says_why() {
         let text = refused.to_string();
         assert!(text.contains("4=127.0.0.1:1"), "{text}");
         assert!(cluster.node(node).log.is_empty().unwrap());
+    }
+    for node in [1, 3] {
         cluster.stop(node).await;
     }
     for node in [1, 2] {
