@@ -164,6 +164,8 @@ fn a_record_behind_a_foreign_key_is_an_error() {
         grpc_address: String::new(),
         disk_id: String::new(),
         registered_at: LogIndex(4),
+        state: crate::command::NodeState::Up,
+        state_since: crate::ids::LogTime(0),
     };
     let error = NodeRecord::decode(&key::table(Table::Blob), &node.encode()).unwrap_err();
     assert_eq!(error, CodecError::Key);
@@ -184,7 +186,7 @@ proptest! {
     /// Valid entries with a few bytes changed get deeper than garbage.
     #[test]
     fn damaged_entries_are_refused_or_read(
-        which in 0_usize..22,
+        which in 0_usize..33,
         damage in vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let mut bytes = encode_entry(&entry(commands()[which].1.clone())).to_vec();
