@@ -3,6 +3,7 @@
 mod crashes;
 mod damage;
 mod space;
+mod tending;
 
 use std::path::{Path, PathBuf};
 
