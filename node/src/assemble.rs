@@ -99,7 +99,7 @@ fn open_stores(config: &Config) -> Result<Stores, StartupError> {
     let state = Arc::new(RocksState::open(&directory.state_dir(), &options)?);
     let options = BlobOptions {
         inline_limit_bytes: usize::try_from(raw.storage.inline_max_bytes).unwrap_or(usize::MAX),
-        reserve_bytes: Some(raw.storage.reserve_bytes).filter(|bytes| *bytes > 0),
+        min_free_bytes: Some(raw.storage.reserve_bytes).filter(|bytes| *bytes > 0),
         ..BlobOptions::default()
     };
     let blobs = Arc::new(DirectoryBlobs::open(&raw.node.data_dir, options)?);
