@@ -247,6 +247,12 @@ impl BlobStore for DirectoryBlobs {
             .await
     }
 
+    async fn pins(&self, digest: &Digest) -> Result<Vec<TicketId>, BlobError> {
+        let digest = *digest;
+        self.blocking(move |shelf| Ok(shelf.index.pins(&digest)?))
+            .await
+    }
+
     async fn usage(&self) -> Result<DiskUsage, BlobError> {
         self.shelf.disk.usage()
     }

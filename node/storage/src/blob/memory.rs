@@ -214,6 +214,17 @@ impl BlobStore for MemoryBlobs {
             .collect())
     }
 
+    async fn pins(&self, digest: &Digest) -> Result<Vec<TicketId>, BlobError> {
+        let contents = self.lock();
+        Ok(contents
+            .pins
+            .get(digest)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect())
+    }
+
     async fn usage(&self) -> Result<DiskUsage, BlobError> {
         Ok(DiskUsage {
             total_bytes: u64::MAX,

@@ -125,6 +125,9 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Committed blobs after `after`, ordered, at most `limit`.
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<BlobStat>, BlobError>;
 
+    /// Tickets the copy was pinned with. Closed ones are forgotten some time after they closed.
+    async fn pins(&self, digest: &Digest) -> Result<Vec<TicketId>, BlobError>;
+
     /// Space left.
     async fn usage(&self) -> Result<DiskUsage, BlobError>;
 
