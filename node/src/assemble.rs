@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::grpc::{self, AdminFront, AdminParts, Services};
+use crate::grpc::{self, AdminFront, AdminParts, GcFront, Services};
 use crate::http::{self, Front, FrontOptions, Readiness, ServeOptions};
 use crate::readiness;
 
@@ -137,6 +137,7 @@ fn raft_options(config: &Config, directory: &DataDir) -> RaftOptions {
     options.snapshot_after_entries = raw.raft.snapshot_entries;
     options.keep_entries = raw.raft.keep_entries;
     options.ready_lag_entries = raw.raft.ready_lag_entries;
+    options.tick = Duration::from_millis(raw.raft.tick_ms);
     options
 }
 
@@ -193,6 +194,7 @@ fn upper_floors(
         linearizable_tags: raw.registry.linearizable_tags,
         uploads_max: raw.limits.uploads_max,
         upload_max_bytes: Some(raw.limits.blob_max_bytes).filter(|bytes| *bytes > 0),
+        gc: config.gc.clone(),
     };
     let registry = Registry::new(
         log,
@@ -242,6 +244,7 @@ impl Node {
             raft: raft.clone(),
             blobs: upper.blob_server,
             admin,
+            gc: GcFront::new(upper.registry.clone(), raft.clone()),
         };
         let grpc = tokio::spawn(grpc::serve(grpc_listener, services, grpc_stop.clone()));
         let stopping = Arc::new(AtomicBool::new(false));
