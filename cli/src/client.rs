@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proto::admin::admin_client::AdminClient;
+use proto::admin::gc_client::GcClient;
 use tonic::transport::{Channel, Endpoint};
 
 /// Time to connect to one node.
@@ -42,15 +43,7 @@ impl From<tonic::Status> for CommandError {
 }
 
 /// Connects to one address.
-pub(crate) async fn connect_one(address: &str) -> Result<AdminClient<Channel>, CommandError> {
-    reach(address, Some(ANSWER_TIME)).await
-}
-
-/// `answer_time` is for each request; without it the request says how long it may take.
-async fn reach(
-    address: &str,
-    answer_time: Option<Duration>,
-) -> Result<AdminClient<Channel>, CommandError> {
+async fn channel_to(address: &str) -> Result<Channel, CommandError> {
     let unreachable = |error: &dyn std::error::Error| {
         let cause = error
             .source()
@@ -60,42 +53,50 @@ async fn reach(
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| CommandError::Usage(format!("{address:?} is not host:port ({error})")))?
         .connect_timeout(CONNECT_TIME);
-    let endpoint = match answer_time {
-        Some(time) => endpoint.timeout(time),
-        None => endpoint,
-    };
-    let channel = endpoint
+    endpoint
         .connect()
         .await
-        .map_err(|error| unreachable(&error))?;
-    Ok(AdminClient::new(channel))
+        .map_err(|error| unreachable(&error))
 }
 
 /// Connects to the first endpoint that answers.
-pub(crate) async fn connect(endpoints: &[String]) -> Result<AdminClient<Channel>, CommandError> {
-    reach_any(endpoints, Some(ANSWER_TIME)).await
-}
-
-/// The same for a request that may take as long as it says itself.
-pub(crate) async fn connect_patiently(
-    endpoints: &[String],
-) -> Result<AdminClient<Channel>, CommandError> {
-    reach_any(endpoints, None).await
-}
-
-async fn reach_any(
-    endpoints: &[String],
-    answer_time: Option<Duration>,
-) -> Result<AdminClient<Channel>, CommandError> {
+async fn channel(endpoints: &[String]) -> Result<Channel, CommandError> {
     let mut failures = Vec::new();
     for address in endpoints {
-        match reach(address, answer_time).await {
-            Ok(client) => return Ok(client),
+        match channel_to(address).await {
+            Ok(channel) => return Ok(channel),
             Err(CommandError::Unreachable(reason)) => failures.push(reason),
             Err(other) => return Err(other),
         }
     }
     Err(CommandError::Unreachable(failures.join("; ")))
+}
+
+/// Administration of the node at one address.
+pub(crate) async fn connect_one(address: &str) -> Result<AdminClient<Channel>, CommandError> {
+    channel_to(address).await.map(AdminClient::new)
+}
+
+/// Administration of the first endpoint that answers.
+pub(crate) async fn connect(endpoints: &[String]) -> Result<AdminClient<Channel>, CommandError> {
+    channel(endpoints).await.map(AdminClient::new)
+}
+
+/// Garbage collection as the node at one address sees it.
+pub(crate) async fn gc_of(address: &str) -> Result<GcClient<Channel>, CommandError> {
+    channel_to(address).await.map(GcClient::new)
+}
+
+/// Garbage collection as the first endpoint that answers sees it.
+pub(crate) async fn gc(endpoints: &[String]) -> Result<GcClient<Channel>, CommandError> {
+    channel(endpoints).await.map(GcClient::new)
+}
+
+/// A request with the usual time for its answer.
+pub(crate) fn request<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(ANSWER_TIME);
+    request
 }
 
 /// Reads `ID=HOST:PORT`.

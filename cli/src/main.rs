@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{init, member, status};
+use commands::{gc, init, manifest, member, status, tag};
 use output::Format;
 
 /// Looks after an Argosy cluster.
@@ -44,6 +44,15 @@ enum Command {
     /// Change who belongs to the cluster.
     #[command(subcommand)]
     Member(member::Command),
+    /// Look at garbage collection, run it, stop it, ask why something is kept.
+    #[command(subcommand)]
+    Gc(gc::Command),
+    /// Show where a tag pointed, and point it there again.
+    #[command(subcommand)]
+    Tag(tag::Command),
+    /// Show deleted manifests, and bring them back.
+    #[command(subcommand)]
+    Manifest(manifest::Command),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -54,6 +63,9 @@ async fn main() -> ExitCode {
         Command::Init(init) => init::run(endpoints, init).await,
         Command::Status => status::run(endpoints, arguments.output).await,
         Command::Member(command) => member::run(endpoints, command).await,
+        Command::Gc(command) => gc::run(endpoints, arguments.output, command).await,
+        Command::Tag(command) => tag::run(endpoints, arguments.output, command).await,
+        Command::Manifest(command) => manifest::run(endpoints, arguments.output, command).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::grpc::{self, AdminFront, AdminParts, Services};
+use crate::grpc::{self, AdminFront, AdminParts, GcFront, Services};
 use crate::http::{self, Front, FrontOptions, Readiness, ServeOptions};
 use crate::readiness;
 
@@ -100,7 +100,7 @@ fn open_stores(config: &Config) -> Result<Stores, StartupError> {
     let options = BlobOptions {
         inline_limit_bytes: usize::try_from(raw.storage.inline_max_bytes).unwrap_or(usize::MAX),
         inline_memory_bytes: raw.storage.inline_memory_bytes,
-        reserve_bytes: Some(raw.storage.reserve_bytes).filter(|bytes| *bytes > 0),
+        min_free_bytes: Some(raw.storage.reserve_bytes).filter(|bytes| *bytes > 0),
         ..BlobOptions::default()
     };
     let blobs = Arc::new(DirectoryBlobs::open(&raw.node.data_dir, options)?);
@@ -138,6 +138,7 @@ fn raft_options(config: &Config, directory: &DataDir) -> RaftOptions {
     options.snapshot_after_entries = raw.raft.snapshot_entries;
     options.keep_entries = raw.raft.keep_entries;
     options.ready_lag_entries = raw.raft.ready_lag_entries;
+    options.tick = Duration::from_millis(raw.raft.tick_ms);
     options
 }
 
@@ -196,6 +197,7 @@ fn upper_floors(
         linearizable_tags: raw.registry.linearizable_tags,
         uploads_max: raw.limits.uploads_max,
         upload_max_bytes: Some(raw.limits.blob_max_bytes).filter(|bytes| *bytes > 0),
+        gc: config.gc.clone(),
     };
     let registry = Registry::new(
         log,
@@ -245,6 +247,7 @@ impl Node {
             raft: raft.clone(),
             blobs: upper.blob_server,
             admin,
+            gc: GcFront::new(upper.registry.clone(), raft.clone()),
         };
         let grpc = tokio::spawn(grpc::serve(grpc_listener, services, grpc_stop.clone()));
         let stopping = Arc::new(AtomicBool::new(false));

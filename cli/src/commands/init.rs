@@ -20,7 +20,9 @@ pub(crate) async fn run(endpoints: &[String], arguments: Arguments) -> Result<()
     let members = members
         .map(|(id, grpc_address)| InitMember { id, grpc_address })
         .collect();
-    client.init(InitRequest { members }).await?;
+    client
+        .init(client::request(InitRequest { members }))
+        .await?;
     println!("the cluster is initialised");
     Ok(())
 }

@@ -67,7 +67,7 @@ enum Seen {
 impl NewNode {
     /// Gives it a vote. Returns what the leader had committed then: the new node must have it, too.
     async fn add(&mut self, endpoints: &[String], deadline: Instant) -> Result<u64, CommandError> {
-        let mut client = client::connect_patiently(endpoints).await?;
+        let mut client = client::connect(endpoints).await?;
         let mut request = tonic::Request::new(AddMemberRequest {
             id: self.id,
             grpc_address: self.address.clone(),
@@ -142,7 +142,7 @@ impl NewNode {
 
     async fn ask(&self) -> Result<StatusReply, CommandError> {
         let mut client = client::connect_one(&self.address).await?;
-        Ok(client.status(StatusRequest {}).await?.into_inner())
+        Ok(client.status(client::request(StatusRequest {})).await?.into_inner())
     }
 
     /// How far it is.

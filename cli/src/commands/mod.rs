@@ -1,5 +1,8 @@
 //! One verb family in each file.
 
+pub(crate) mod gc;
 pub(crate) mod init;
+pub(crate) mod manifest;
 pub(crate) mod member;
 pub(crate) mod status;
+pub(crate) mod tag;

@@ -47,7 +47,8 @@ pub(crate) async fn run(endpoints: &[String], format: Format) -> Result<(), Comm
 async fn ask(
     client: &mut proto::admin::admin_client::AdminClient<tonic::transport::Channel>,
 ) -> Result<StatusReply, CommandError> {
-    Ok(client.status(StatusRequest {}).await?.into_inner())
+    let request = client::request(StatusRequest {});
+    Ok(client.status(request).await?.into_inner())
 }
 
 /// Entries that a node has not applied of what the most advanced node has committed.

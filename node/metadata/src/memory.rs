@@ -192,6 +192,13 @@ impl MemoryLog {
         self.shared().apply(self.node, "", command)
     }
 
+    /// Removes a key from the state and nothing that depends on it, as a fault of an index would.
+    pub fn damage(&self, key: Vec<u8>) {
+        let mut shared = self.shared();
+        let applied = shared.view.applied;
+        shared.view.commit(Changes::from([(key, None)]), applied);
+    }
+
     /// A copy of the state as it is now.
     pub fn snapshot(&self) -> MemoryView {
         self.shared().view.clone()

@@ -13,10 +13,8 @@ use crate::error::{About, RegistryError};
 use crate::open_blob::OpenBlob;
 use crate::{Caller, Registry, Result, Seen};
 
-/// How long a blob that no manifest names stays linked, in log time (protocols.md section 12).
-const GRACE_MS: u64 = 24 * 60 * 60 * 1000;
-
-/// What a HEAD that finds a blob promises at least of that time (protocols.md section 4, step 4).
+/// What a HEAD that finds a blob promises at least of its grace (protocols.md section 4, step 4), but no more than half
+/// of it: otherwise a short grace would make every HEAD an entry of the log.
 const PROMISED_MS: u64 = 30 * 60 * 1000;
 
 /// A blob of a repository.
@@ -48,7 +46,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Seen<BlobInfo>> {
         let seen = self
-            .read_content(caller, |view| linked(view, repository, digest))
+            .read_content(caller, |view| self.linked(view, repository, digest))
             .await?;
         let info = BlobInfo {
             digest: *digest,
@@ -90,7 +88,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Seen<OpenBlob>> {
         let seen = self
-            .read_content(caller, |view| linked(view, repository, digest))
+            .read_content(caller, |view| self.linked(view, repository, digest))
             .await?;
         let info = BlobInfo {
             digest: *digest,
@@ -191,6 +189,24 @@ impl Registry {
         }
     }
 
+    /// The blob, when the repository may serve it. Whether the repository exists at all makes no difference to a
+    /// client that knows a digest.
+    fn linked(
+        &self,
+        view: &dyn MetadataView,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> std::result::Result<Result<Found>, ViewError> {
+        let Some(blob) = query::linked_blob(view, repository, digest)? else {
+            return Ok(Err(RegistryError::BlobUnknown(*digest)));
+        };
+        let is_ending = match blob.unreferenced_since {
+            Some(since) => is_ending(self.options.gc.grace_ms, since, query::time(view)?.0),
+            None => false,
+        };
+        Ok(Ok(Found { blob, is_ending }))
+    }
+
     pub(crate) fn require_deletes(&self) -> Result<()> {
         self.require_writable()?;
         if self.options.deletes_enabled {
@@ -201,25 +217,10 @@ impl Registry {
     }
 }
 
-/// The blob, when the repository may serve it. Whether the repository exists at all makes no difference to a client
-/// that knows a digest.
-fn linked(
-    view: &dyn MetadataView,
-    repository: &RepositoryName,
-    digest: &Digest,
-) -> std::result::Result<Result<Found>, ViewError> {
-    let Some(blob) = query::linked_blob(view, repository, digest)? else {
-        return Ok(Err(RegistryError::BlobUnknown(*digest)));
-    };
-    let is_ending = match blob.unreferenced_since {
-        Some(since) => is_ending(since, query::time(view)?.0),
-        None => false,
-    };
-    Ok(Ok(Found { blob, is_ending }))
-}
-
-fn is_ending(unreferenced_since: LogTime, now: LogTime) -> bool {
-    unreferenced_since.0.saturating_add(GRACE_MS) < now.0.saturating_add(PROMISED_MS)
+/// Whether a grace that began at `unreferenced_since` ends before a client could use what it found.
+fn is_ending(grace_ms: u64, unreferenced_since: LogTime, now: LogTime) -> bool {
+    let promised_ms = PROMISED_MS.min(grace_ms / 2);
+    unreferenced_since.plus_ms(grace_ms) < now.plus_ms(promised_ms)
 }
 
 /// Whether a mount has a chance. The log decides.

@@ -30,6 +30,7 @@ use replication::peers::BlobPeers;
 use runtime::Shutdown;
 use storage::blob::BlobStore;
 
+use gc::Gc;
 use sessions::Sessions;
 use tickets::Tickets;
 
@@ -40,6 +41,7 @@ mod copying;
 pub mod error;
 mod facts;
 mod finish;
+pub mod gc;
 pub mod lists;
 pub mod manifests;
 pub mod open_blob;
@@ -59,7 +61,7 @@ pub use error::RegistryError;
 pub use lists::PageOf;
 pub use manifests::{ManifestInfo, ManifestPut};
 pub use open_blob::{BlobSource, OpenBlob, Piece};
-pub use options::RegistryOptions;
+pub use options::{GcOptions, RegistryOptions};
 pub use referrers::Referrer;
 pub use uploads::{Chunk, UploadState};
 
@@ -105,6 +107,7 @@ pub struct Registry {
     sessions: Sessions,
     /// Read once: it never changes.
     upload_key: OnceLock<Bytes>,
+    gc: Gc,
 }
 
 impl Registry {
@@ -120,6 +123,7 @@ impl Registry {
     ) -> Arc<Registry> {
         let tickets = Tickets::new(log.clone(), shutdown.clone(), options.upload_ttl_ms);
         let sessions = Sessions::new(options.uploads_max);
+        let (gc, rounds) = Gc::new();
         let registry = Arc::new(Registry {
             log,
             blobs,
@@ -130,9 +134,11 @@ impl Registry {
             tickets,
             sessions,
             upload_key: OnceLock::new(),
+            gc,
         });
         tend::start(&registry);
         copying::start(&registry);
+        gc::start(&registry, rounds);
         registry
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::gc::UntaggedRule;
+
 /// Limits and choices. Plain values: only the node knows where they were configured.
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
@@ -27,6 +29,51 @@ pub struct RegistryOptions {
     pub uploads_max: usize,
     /// Largest blob in bytes; `None` leaves it to the disk.
     pub upload_max_bytes: Option<u64>,
+    /// Garbage collection.
+    pub gc: GcOptions,
+}
+
+/// How long what nothing needs is kept, and how often it is looked for. Times in milliseconds are log time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GcOptions {
+    /// Whether rounds start by themselves while this node leads.
+    pub is_automatic: bool,
+    /// Between two rounds.
+    pub interval: Duration,
+    /// How long a blob that no manifest names stays linked.
+    pub grace_ms: u64,
+    /// How long a blob that no repository links waits before it is condemned.
+    pub condemn_delay_ms: u64,
+    /// How long a condemned blob waits before it is deleted.
+    pub quarantine_ms: u64,
+    /// How long a deleted tag or manifest can be restored.
+    pub undelete_ms: u64,
+    /// Items that one entry may handle.
+    pub step_budget: u32,
+    /// Shortest time between two scans of all manifests that confirm what is about to be deleted.
+    pub verify_interval: Duration,
+    /// Between two walks over the blobs of this node.
+    pub walk_interval: Duration,
+    /// Where untagged manifests are collected.
+    pub untagged: Vec<UntaggedRule>,
+}
+
+impl Default for GcOptions {
+    fn default() -> Self {
+        const HOUR_MS: u64 = 60 * 60 * 1000;
+        GcOptions {
+            is_automatic: true,
+            interval: Duration::from_secs(10),
+            grace_ms: 24 * HOUR_MS,
+            condemn_delay_ms: 0,
+            quarantine_ms: HOUR_MS,
+            undelete_ms: 24 * HOUR_MS,
+            step_budget: 500,
+            verify_interval: Duration::from_secs(600),
+            walk_interval: Duration::from_secs(3600),
+            untagged: Vec::new(),
+        }
+    }
 }
 
 impl Default for RegistryOptions {
@@ -42,6 +89,7 @@ impl Default for RegistryOptions {
             linearizable_tags: true,
             uploads_max: 4_096,
             upload_max_bytes: None,
+            gc: GcOptions::default(),
         }
     }
 }

@@ -9,6 +9,9 @@ use super::{Config, RawConfig};
 /// Largest `limits.manifest_max_bytes`: a manifest must fit one log entry and one gRPC message.
 const MANIFEST_CEILING_BYTES: u64 = 8 << 20;
 
+/// Largest `raft.tick_ms`: more than that is not counted of one tick, so log time would fall behind.
+const LONGEST_TICK_MS: u64 = metadata::apply::MAX_TICK_MS;
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -48,7 +51,7 @@ pub enum ConfigError {
     },
 }
 
-fn invalid<T>(
+pub(super) fn invalid<T>(
     section: &'static str,
     key: &'static str,
     message: impl Into<String>,
@@ -68,10 +71,12 @@ impl TryFrom<RawConfig> for Config {
         let (copies, write_copies) = check_copies(&raw, members)?;
         check_raft(&raw)?;
         check_limits(&raw)?;
+        let gc = raw.gc.check()?;
         let http_advertise = advertise("http", &raw.http.listen, &raw.http.advertise)?;
         let grpc_advertise = advertise("grpc", &raw.grpc.listen, &raw.grpc.advertise)?;
         Ok(Config {
             raw,
+            gc,
             copies,
             write_copies,
             http_advertise,
@@ -189,6 +194,13 @@ fn check_raft(raw: &RawConfig) -> Result<(), ConfigError> {
             "raft",
             "election_max_ms",
             "must be more than election_min_ms",
+        );
+    }
+    if raft.tick_ms < 10 || raft.tick_ms > LONGEST_TICK_MS {
+        return invalid(
+            "raft",
+            "tick_ms",
+            format!("must be from 10 to {LONGEST_TICK_MS}"),
         );
     }
     if raft.snapshot_entries < 100 {

@@ -3,12 +3,14 @@
 //! Defaults < TOML file < environment (`ARGOSY__SECTION__KEY`) < flags. A [`Config`] that exists is valid.
 
 mod check;
+mod gc;
 mod load;
 mod sections;
 #[cfg(test)]
 mod tests;
 
 pub use check::ConfigError;
+pub use gc::{GcSection, Untagged};
 pub use load::{Loaded, Source, load};
 pub use sections::{
     ClusterSection, GrpcSection, HttpSection, LimitsSection, LogFormat, Member, NodeSection,
@@ -20,6 +22,8 @@ pub use sections::{
 pub struct Config {
     /// All keys, with defaults filled in.
     pub raw: RawConfig,
+    /// `[gc]` as the registry wants it.
+    pub gc: registry::GcOptions,
     /// R: copies a blob converges to.
     pub copies: u32,
     /// W: copies that must be durable before a push is acknowledged.

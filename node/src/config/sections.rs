@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::gc::GcSection;
+
 /// The file as written, defaults filled in.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,6 +26,8 @@ pub struct RawConfig {
     pub replication: ReplicationSection,
     /// What the registry allows.
     pub registry: RegistrySection,
+    /// Garbage collection.
+    pub gc: GcSection,
     /// Bounds.
     pub limits: LimitsSection,
     /// Logs.
@@ -123,6 +127,8 @@ pub struct RaftSection {
     pub keep_entries: u64,
     /// A node whose applied index is further behind is not ready.
     pub ready_lag_entries: u64,
+    /// Between two ticks of log time, by which everything expires.
+    pub tick_ms: u64,
 }
 
 impl Default for RaftSection {
@@ -134,6 +140,7 @@ impl Default for RaftSection {
             snapshot_entries: 20_000,
             keep_entries: 2_000,
             ready_lag_entries: 1_000,
+            tick_ms: 10_000,
         }
     }
 }

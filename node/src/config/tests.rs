@@ -111,6 +111,31 @@ fn a_text_value_that_looks_like_a_number_stays_text() {
     );
 }
 
+#[test]
+fn garbage_collection_is_checked() {
+    let gc = |text: &str| from_text(&format!("[gc]\n{text}\n"));
+    for (text, key) in [
+        ("interval_ms = 1", "interval_ms"),
+        ("walk_interval_ms = 0", "walk_interval_ms"),
+        ("step_budget = 0", "step_budget"),
+        ("step_budget = 100000", "step_budget"),
+        (
+            "untagged = [{ pattern = \"Team/*\", min_age_ms = 1 }]",
+            "untagged",
+        ),
+    ] {
+        let error = gc(text).expect_err(text).to_string();
+        assert!(error.contains(&format!("gc.{key}")), "{error}");
+    }
+    let config = gc("grace_ms = 0\nuntagged = [{ pattern = \"ci/*\", min_age_ms = 5 }]");
+    let options = config.expect("valid").gc;
+    assert_eq!((options.grace_ms, options.untagged[0].min_age_ms), (0, 5));
+    for tick_ms in [0, 20_001] {
+        let error = from_text(&format!("[raft]\ntick_ms = {tick_ms}\n")).expect_err("refused");
+        assert!(error.to_string().contains("raft.tick_ms"), "{error}");
+    }
+}
+
 /// Every key of every section stands in the example, with its default, and nothing else does.
 #[test]
 fn the_example_shows_every_key_with_its_default() {

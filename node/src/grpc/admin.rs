@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use consensus::{Member, MembershipError, Role};
+use consensus::{Member, MembershipError, RaftNode, Role};
 use metadata::ids::{LogIndex, NodeId};
 use metadata::log::{self, MetadataLog as _};
 use metadata::query;
@@ -10,6 +10,8 @@ use metadata::view::{MetadataView, ViewError};
 use proto::admin as wire;
 use proto::admin::admin_client::AdminClient;
 use proto::admin::admin_server::{Admin, AdminServer};
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 use super::{AdminParts, status};
@@ -17,7 +19,7 @@ use super::{AdminParts, status};
 /// How long adding a member may take; it may have to copy the whole state.
 const ADD_TIME: Duration = Duration::from_secs(600);
 /// Marks a request that another node passed on to the leader, so that it is not passed on again.
-const PASSED_ON: &str = "argosy-passed-on";
+pub(super) const PASSED_ON: &str = "argosy-passed-on";
 
 /// The admin service of this node.
 pub struct AdminFront {
@@ -182,21 +184,37 @@ impl AdminFront {
         leader: NodeId,
         wanted: wire::AddMemberRequest,
     ) -> Result<Response<wire::AddMemberReply>, Status> {
-        let members = self.parts.raft.status().members;
-        let address = members.into_iter().find(|member| member.node == leader);
-        let address = address.ok_or_else(|| Status::unavailable("the leader is not known"))?;
-        let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
-        let endpoint =
-            tonic::transport::Endpoint::from_shared(format!("http://{}", address.grpc_address))
-                .map_err(unreachable)?;
-        let mut client = AdminClient::new(endpoint.connect().await.map_err(unreachable)?);
+        let mut client = AdminClient::new(leader_channel_to(&self.parts.raft, leader).await?);
         let mut request = Request::new(wanted);
-        request
-            .metadata_mut()
-            .insert(PASSED_ON, tonic::metadata::MetadataValue::from_static("1"));
-        request.set_timeout(ADD_TIME);
+        mark_passed_on(&mut request, ADD_TIME);
         client.add_member(request).await
     }
+}
+
+/// A connection to the node that leads, as far as this one knows.
+pub(super) async fn leader_channel(raft: &RaftNode) -> Result<Channel, Status> {
+    let leader = raft.status().leader;
+    let leader = leader.ok_or_else(|| Status::unavailable("no leader is known"))?;
+    leader_channel_to(raft, leader).await
+}
+
+async fn leader_channel_to(raft: &RaftNode, leader: NodeId) -> Result<Channel, Status> {
+    let members = raft.status().members;
+    let address = members.into_iter().find(|member| member.node == leader);
+    let address = address.ok_or_else(|| Status::unavailable("the leader is not known"))?;
+    let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
+    Endpoint::from_shared(format!("http://{}", address.grpc_address))
+        .map_err(unreachable)?
+        .connect()
+        .await
+        .map_err(unreachable)
+}
+
+/// The leader shall not pass it on again, and has this long.
+pub(super) fn mark_passed_on<T>(request: &mut Request<T>, time: Duration) {
+    let mark = MetadataValue::from_static("1");
+    request.metadata_mut().insert(PASSED_ON, mark);
+    request.set_timeout(time);
 }
 
 fn member(wire: wire::InitMember) -> Member {

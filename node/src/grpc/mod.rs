@@ -2,6 +2,7 @@
 //! clients keep a connection of their own for each.
 
 mod admin;
+mod gc;
 mod status;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 pub use admin::AdminFront;
+pub use gc::GcFront;
 
 /// Everything the front serves.
 pub struct Services {
@@ -24,6 +26,8 @@ pub struct Services {
     pub blobs: BlobServer,
     /// Administration.
     pub admin: AdminFront,
+    /// Garbage collection.
+    pub gc: GcFront,
 }
 
 /// What administration needs besides consensus.
@@ -51,6 +55,7 @@ pub async fn serve(
         .add_service(consensus::service(services.raft))
         .add_service(services.blobs.into_service())
         .add_service(services.admin.into_service())
+        .add_service(services.gc.into_service())
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
         .await
 }

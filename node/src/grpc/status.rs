@@ -1,7 +1,10 @@
 //! THE mapping from what administration can end with to gRPC.
 
 use consensus::MembershipError;
+use metadata::log::LogError;
+use metadata::response::Rejection;
 use metadata::view::ViewError;
+use registry::gc::GcError;
 use storage::error::BlobError;
 use tonic::Status;
 
@@ -27,4 +30,52 @@ pub(super) fn of_view(error: &ViewError) -> Status {
 /// The disk could not be asked.
 pub(super) fn of_blobs(error: &BlobError) -> Status {
     Status::internal(error.to_string())
+}
+
+/// Says why garbage collection did not do what it was asked for.
+pub(super) fn of_gc(error: &GcError) -> Status {
+    let message = error.to_string();
+    match error {
+        GcError::NotLeader | GcError::Paused(_) => Status::failed_precondition(message),
+        GcError::Busy => Status::resource_exhausted(message),
+        GcError::Refused(rejection) => of_rejection(rejection, message),
+        GcError::Unavailable(error) => of_log(error, message),
+        GcError::Unreadable(_) | GcError::Blobs(_) | GcError::Unexpected(_) => {
+            Status::internal(message)
+        }
+        GcError::Stopping => Status::unavailable(message),
+    }
+}
+
+fn of_log(error: &LogError, message: String) -> Status {
+    match error {
+        LogError::NoLeader | LogError::QuorumLost | LogError::Lagging | LogError::ShuttingDown => {
+            Status::unavailable(message)
+        }
+        LogError::OutcomeUnknown => Status::unknown(message),
+        LogError::Fatal(_) => Status::internal(message),
+    }
+}
+
+fn of_rejection(rejection: &Rejection, message: String) -> Status {
+    match rejection {
+        Rejection::RepositoryUnknown
+        | Rejection::BlobUnknown
+        | Rejection::ManifestUnknown
+        | Rejection::TagUnknown
+        | Rejection::NodeUnknown(_) => Status::not_found(message),
+        Rejection::AlreadyInitialized | Rejection::NotDeleted => Status::already_exists(message),
+        Rejection::OutOfBounds => Status::invalid_argument(message),
+        Rejection::NotInitialized
+        | Rejection::ReferencesUnknown(_)
+        | Rejection::SizeMismatch { .. }
+        | Rejection::BlobReferenced { .. }
+        | Rejection::PreconditionFailed { .. }
+        | Rejection::TicketClosed(_)
+        | Rejection::TooFewCopies { .. }
+        | Rejection::DiskMismatch(_)
+        | Rejection::NotAHolder(_)
+        | Rejection::GcPaused => Status::failed_precondition(message),
+        Rejection::StaleEpoch { .. } | Rejection::RequestTooOld => Status::aborted(message),
+    }
 }

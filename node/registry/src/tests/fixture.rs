@@ -154,12 +154,15 @@ impl Cluster {
             options,
             shutdown.clone(),
         );
+        // Tests ask for the rounds they want.
+        let mut options = self.options.clone();
+        options.gc.is_automatic = false;
         let registry = Registry::new(
             log,
             blobs.clone(),
             replication,
             peers,
-            self.options.clone(),
+            options,
             shutdown.clone(),
         );
         // Weak: the network knows the node, and the node the network.

@@ -32,6 +32,11 @@ impl LaggingLog {
         *self.frozen.lock().unwrap() = Some(self.inner.snapshot());
     }
 
+    /// The node applies everything again.
+    pub(super) fn thaw(&self) {
+        self.catch_up();
+    }
+
     fn catch_up(&self) {
         *self.frozen.lock().unwrap() = None;
     }

@@ -5,6 +5,8 @@ mod chunks;
 mod content;
 mod damage;
 mod fixture;
+mod gc;
+mod gc_races;
 mod lagging;
 mod lists;
 mod manifests;

@@ -62,8 +62,10 @@ pub(super) async fn an_open_ticket_protects(store: &dyn BlobStore) {
         let ticket = cluster.open(TicketKind::Upload);
         put(store, &blob, ticket).await;
         assert_eq!(unlink(store, &cluster, &blob).await, Unlink::Needed);
+        assert_eq!(store.pins(&digest(&blob)).await.expect("pins"), [ticket]);
         cluster.close(ticket);
         assert_eq!(unlink(store, &cluster, &blob).await, Unlink::Removed);
+        assert_eq!(store.pins(&digest(&blob)).await.expect("pins"), []);
         assert_eq!(store.stat(&digest(&blob)).await.expect("stat"), None);
         assert!(store.open(&digest(&blob)).await.expect("opens").is_none());
         assert_eq!(store.list(None, 10).await.expect("listed"), []);
