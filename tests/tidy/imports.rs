@@ -88,6 +88,8 @@ const ROOMS: &[Room] = &[
         grpc: true,
         ..room("container-tests", &ALL)
     },
+    // An abstraction of the protocols: it shares no code with what it judges.
+    room("model-tests", &[]),
 ];
 
 const ALL_OF_THE_NODE: [&str; 10] = [
@@ -118,7 +120,7 @@ const ALL: [&str; 12] = [
 ];
 
 /// Packages that are nothing but tests: any library may be used there, and unfinished work is no product.
-pub(crate) const TEST_PACKAGES: [&str; 2] = ["tests", "container-tests"];
+pub(crate) const TEST_PACKAGES: [&str; 3] = ["tests", "container-tests", "model-tests"];
 
 /// Libraries that live in few rooms, so that replacing one changes few crates.
 const HOMES: &[(&str, &[&str])] = &[
