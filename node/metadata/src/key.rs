@@ -23,6 +23,8 @@ pub enum Table {
     Totals = 0x03,
     /// node -> `Node`.
     Node = 0x04,
+    /// The one `Revision` of the catalog: when it last got or lost a name.
+    Catalog = 0x05,
     /// name -> `Repository`. In byte order of the names.
     Repository = 0x10,
     /// repository, digest -> `Manifest`.
@@ -39,6 +41,8 @@ pub enum Table {
     TagHistory = 0x16,
     /// repository, subject, manifest -> `Referrer`.
     Referrer = 0x17,
+    /// repository -> `Revision`: when its list of tags last got or lost a name.
+    TagList = 0x18,
     /// digest -> `Blob`.
     Blob = 0x20,
     /// repository, digest -> `Link`: which blobs a repository may serve.
@@ -72,11 +76,12 @@ pub enum Table {
 
 impl Table {
     /// Every table, for checks that must not miss one.
-    pub const ALL: [Table; 26] = [
+    pub const ALL: [Table; 28] = [
         Table::Cluster,
         Table::Time,
         Table::Totals,
         Table::Node,
+        Table::Catalog,
         Table::Repository,
         Table::Manifest,
         Table::ManifestBody,
@@ -85,6 +90,7 @@ impl Table {
         Table::TagOf,
         Table::TagHistory,
         Table::Referrer,
+        Table::TagList,
         Table::Blob,
         Table::Link,
         Table::LinkedBy,

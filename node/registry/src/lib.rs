@@ -30,6 +30,7 @@ use replication::peers::BlobPeers;
 use runtime::Shutdown;
 use storage::blob::BlobStore;
 
+use pages::Pages;
 use sessions::Sessions;
 use tickets::Tickets;
 
@@ -44,6 +45,7 @@ pub mod lists;
 pub mod manifests;
 pub mod open_blob;
 pub mod options;
+mod pages;
 mod proxy;
 pub mod referrers;
 mod sessions;
@@ -60,6 +62,7 @@ pub use lists::PageOf;
 pub use manifests::{ManifestInfo, ManifestPut};
 pub use open_blob::{BlobSource, OpenBlob, Piece};
 pub use options::RegistryOptions;
+pub use pages::ListPage;
 pub use referrers::Referrer;
 pub use uploads::{Chunk, UploadState};
 
@@ -103,6 +106,7 @@ pub struct Registry {
     shutdown: Shutdown,
     tickets: Arc<Tickets>,
     sessions: Sessions,
+    pages: Pages,
     /// Read once: it never changes.
     upload_key: OnceLock<Bytes>,
 }
@@ -120,6 +124,7 @@ impl Registry {
     ) -> Arc<Registry> {
         let tickets = Tickets::new(log.clone(), shutdown.clone(), options.upload_ttl_ms);
         let sessions = Sessions::new(options.uploads_max);
+        let pages = Pages::new(options.list_cache_bytes);
         let registry = Arc::new(Registry {
             log,
             blobs,
@@ -129,6 +134,7 @@ impl Registry {
             shutdown,
             tickets,
             sessions,
+            pages,
             upload_key: OnceLock::new(),
         });
         tend::start(&registry);

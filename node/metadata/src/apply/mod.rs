@@ -24,7 +24,7 @@ use crate::command::Command;
 use crate::entry::Entry;
 use crate::ids::{LogIndex, LogTime, RepositoryId};
 use crate::key::{self, Table};
-use crate::record::{ClusterRecord, RepositoryRecord, TimeRecord, TotalsRecord};
+use crate::record::{ClusterRecord, RepositoryRecord, RevisionRecord, TimeRecord, TotalsRecord};
 use crate::response::{Outcome, Rejection, Response};
 use crate::scan;
 use crate::view::ViewError;
@@ -221,6 +221,8 @@ impl Scope<'_, '_> {
         }
         let id = RepositoryId(self.at.0);
         self.save(key::repository(name), &RepositoryRecord { id });
+        let changed_at = self.at;
+        self.save(key::single(Table::Catalog), &RevisionRecord { changed_at });
         self.totals()?.repositories += 1;
         Ok(id)
     }

@@ -14,8 +14,8 @@ use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, Timestamp};
 use crate::key::{Reader, Table};
 use crate::record::{
     AnswerRecord, BlobRecord, ClusterRecord, LinkRecord, ManifestRecord, NodeRecord,
-    ReferencesRecord, Referrer, RepositoryRecord, SessionRecord, TagChange, TagRecord,
-    TicketRecord, TimeRecord, TotalsRecord,
+    ReferencesRecord, Referrer, RepositoryRecord, RevisionRecord, SessionRecord, TagChange,
+    TagRecord, TicketRecord, TimeRecord, TotalsRecord,
 };
 
 /// A value of the key space. The key is at hand when decoding, for the parts that only it tells.
@@ -90,6 +90,21 @@ impl Record for TotalsRecord {
             blobs: m.blobs,
             blob_bytes: m.blob_bytes,
             blobs_by_copies: m.blobs_by_copies,
+        })
+    }
+}
+
+impl Record for RevisionRecord {
+    fn encode(&self) -> Vec<u8> {
+        pb::Revision {
+            changed_at: self.changed_at.0,
+        }
+        .encode_to_vec()
+    }
+
+    fn decode(_key: &[u8], value: &[u8]) -> Result<Self, CodecError> {
+        Ok(RevisionRecord {
+            changed_at: LogIndex(pb::Revision::decode(value)?.changed_at),
         })
     }
 }

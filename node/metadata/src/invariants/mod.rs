@@ -12,9 +12,11 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use crate::codec::Record;
-use crate::ids::{NodeId, RepositoryId};
+use crate::ids::{LogIndex, NodeId, RepositoryId};
 use crate::key::{self, Reader, Table};
-use crate::record::{ClusterRecord, NodeRecord, RepositoryRecord, TimeRecord, TotalsRecord};
+use crate::record::{
+    ClusterRecord, NodeRecord, RepositoryRecord, RevisionRecord, TimeRecord, TotalsRecord,
+};
 use crate::scan;
 use crate::view::{MetadataView, ViewError};
 
@@ -156,7 +158,14 @@ impl Checker<'_> {
             checker.expect(is_past, "a repository's id is an applied index", key);
             checker.totals.repositories += 1;
             Ok(())
-        })
+        })?;
+        let key = key::single(Table::Catalog);
+        let stored = self.load::<RevisionRecord>(&key)?;
+        let newest = self.repositories.last().map(|id| LogIndex(id.0));
+        let holds = stored.map(|revision| revision.changed_at) == newest;
+        let law = "the catalog changed when its newest repository came";
+        self.expect(holds, law, &key);
+        Ok(())
     }
 
     fn expect_repository(&mut self, repository: RepositoryId, key: &[u8]) {
