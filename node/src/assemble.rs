@@ -189,6 +189,7 @@ fn upper_floors(
     let options = RegistryOptions {
         manifest_max_bytes: raw.limits.manifest_max_bytes,
         page_max: raw.limits.page_max,
+        list_cache_bytes: raw.limits.list_cache_bytes,
         upload_ttl_ms: raw.registry.upload_ttl_ms,
         copies_timeout,
         deletes_enabled: raw.registry.deletes_enabled,

@@ -142,7 +142,10 @@ impl NewNode {
 
     async fn ask(&self) -> Result<StatusReply, CommandError> {
         let mut client = client::connect_one(&self.address).await?;
-        Ok(client.status(client::request(StatusRequest {})).await?.into_inner())
+        Ok(client
+            .status(client::request(StatusRequest {}))
+            .await?
+            .into_inner())
     }
 
     /// How far it is.

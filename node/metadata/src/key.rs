@@ -32,6 +32,8 @@ pub enum Table {
     Totals = 0x03,
     /// node -> `Node`.
     Node = 0x04,
+    /// The one `Revision` of the catalog: when it last got or lost a name.
+    Catalog = 0x05,
     /// The one `Gc` record.
     Gc = 0x06,
     /// name -> `Repository`. In byte order of the names.
@@ -50,6 +52,8 @@ pub enum Table {
     TagHistory = 0x16,
     /// repository, subject, manifest -> `Referrer`.
     Referrer = 0x17,
+    /// repository -> `Revision`: when its list of tags last got or lost a name.
+    TagList = 0x18,
     /// repository -> `RepositoryState`: the inverse of `Repository`, and whether there is anything in it.
     RepositoryState = 0x19,
     /// repository, digest -> `DeletedManifest`. Body and references stay in their tables, so that deleting and
@@ -104,11 +108,12 @@ pub enum Table {
 
 impl Table {
     /// Every table, for checks that must not miss one.
-    pub const ALL: [Table; 37] = [
+    pub const ALL: [Table; 39] = [
         Table::Cluster,
         Table::Time,
         Table::Totals,
         Table::Node,
+        Table::Catalog,
         Table::Gc,
         Table::Repository,
         Table::Manifest,
@@ -118,6 +123,7 @@ impl Table {
         Table::TagOf,
         Table::TagHistory,
         Table::Referrer,
+        Table::TagList,
         Table::RepositoryState,
         Table::DeletedManifest,
         Table::RemovedRepository,

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use oci::{Digest, MediaType, RepositoryName, Tag};
 
 use crate::codec;
-use crate::ids::{LogTime, NodeId, RepositoryId, TicketId};
+use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, TicketId};
 use crate::key::{self, Reader, Table};
 use crate::record::{
-    LinkRecord, RepositoryRecord, RepositoryStateRecord, TicketRecord, TimeRecord,
+    LinkRecord, RepositoryRecord, RepositoryStateRecord, RevisionRecord, TicketRecord, TimeRecord,
 };
 use crate::scan;
 use crate::view::{MetadataView, ViewError};
@@ -171,6 +171,48 @@ pub fn tags(
         Ok(Some(codec::tag(parts.text()?)?))
     })?;
     Ok(Some(tags))
+}
+
+/// Identifies a list of names: two views that give the same answer have the same list. The repository's id makes
+/// that true of tags in every repository, also of one that has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListRevision {
+    /// Whose tags; `None` for the catalog.
+    pub repository: Option<RepositoryId>,
+    /// The entry after which a name appeared or disappeared last; 0 when none ever did.
+    pub changed_at: LogIndex,
+}
+
+/// Which list [`tags`] reads from. `None` when the repository is unknown.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn tag_list(
+    view: &dyn MetadataView,
+    name: &RepositoryName,
+) -> Result<Option<ListRevision>, ViewError> {
+    let Some(repository) = repository(view, name)? else {
+        return Ok(None);
+    };
+    let key = key::of_repository(Table::TagList, repository);
+    let record: RevisionRecord = scan::load(view, &key)?.unwrap_or_default();
+    Ok(Some(ListRevision {
+        repository: Some(repository),
+        changed_at: record.changed_at,
+    }))
+}
+
+/// Which list [`repositories`] reads from.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn catalog(view: &dyn MetadataView) -> Result<ListRevision, ViewError> {
+    let record: RevisionRecord =
+        scan::load(view, &key::single(Table::Catalog))?.unwrap_or_default();
+    Ok(ListRevision {
+        repository: None,
+        changed_at: record.changed_at,
+    })
 }
 
 /// The latest changes of a tag, newest first, whether it exists now or not.

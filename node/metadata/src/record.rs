@@ -54,6 +54,13 @@ pub struct TotalsRecord {
     pub deleted_manifest_bytes: u64,
 }
 
+/// When something last changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RevisionRecord {
+    /// The entry that changed it.
+    pub changed_at: LogIndex,
+}
+
 /// A registered node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRecord {

@@ -31,6 +31,7 @@ use runtime::Shutdown;
 use storage::blob::BlobStore;
 
 use gc::Gc;
+use pages::Pages;
 use sessions::Sessions;
 use tickets::Tickets;
 
@@ -46,6 +47,7 @@ pub mod lists;
 pub mod manifests;
 pub mod open_blob;
 pub mod options;
+mod pages;
 mod proxy;
 pub mod referrers;
 mod sessions;
@@ -62,6 +64,7 @@ pub use lists::PageOf;
 pub use manifests::{ManifestInfo, ManifestPut};
 pub use open_blob::{BlobSource, OpenBlob, Piece};
 pub use options::{GcOptions, RegistryOptions};
+pub use pages::ListPage;
 pub use referrers::Referrer;
 pub use uploads::{Chunk, UploadState};
 
@@ -105,6 +108,7 @@ pub struct Registry {
     shutdown: Shutdown,
     tickets: Arc<Tickets>,
     sessions: Sessions,
+    pages: Pages,
     /// Read once: it never changes.
     upload_key: OnceLock<Bytes>,
     gc: Gc,
@@ -124,6 +128,7 @@ impl Registry {
         let tickets = Tickets::new(log.clone(), shutdown.clone(), options.upload_ttl_ms);
         let sessions = Sessions::new(options.uploads_max);
         let (gc, rounds) = Gc::new();
+        let pages = Pages::new(options.list_cache_bytes);
         let registry = Arc::new(Registry {
             log,
             blobs,
@@ -133,6 +138,7 @@ impl Registry {
             shutdown,
             tickets,
             sessions,
+            pages,
             upload_key: OnceLock::new(),
             gc,
         });

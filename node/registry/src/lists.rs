@@ -1,9 +1,13 @@
 //! Lists: tags and repositories.
 
-use metadata::query;
+use bytes::Bytes;
+use metadata::query::{self, ListRevision};
+use metadata::view::ViewError;
 use oci::{Page, RepositoryName, Tag};
+use serde_json::json;
 
 use crate::error::RegistryError;
+use crate::pages::{ListPage, Part};
 use crate::{Caller, Registry, Result, Seen};
 
 /// One page of a list, in order.
@@ -35,18 +39,29 @@ impl Registry {
         caller: &Caller,
         repository: &RepositoryName,
         page: &Page,
-    ) -> Result<Seen<PageOf<Tag>>> {
-        let limit = page.limit_within(self.options.page_max);
-        let last = page.last.as_deref();
+    ) -> Result<Seen<ListPage>> {
+        let part = self.part(page);
         let seen = self
             .read_names(caller, |view| {
-                query::tags(view, repository, last, limit + 1)
+                let Some(list) = query::tag_list(view, repository)? else {
+                    return Ok(None);
+                };
+                let render = |part: &Part| {
+                    let tags =
+                        query::tags(view, repository, part.after.as_deref(), part.limit + 1)?;
+                    Ok(rendered(
+                        tags.unwrap_or_default(),
+                        part.limit,
+                        Tag::as_str,
+                        |tags| json!({ "name": repository.as_str(), "tags": tags }),
+                    ))
+                };
+                self.kept_or_rendered(list, part, render).map(Some)
             })
             .await?;
-        let tags = seen.value.ok_or(RegistryError::RepositoryUnknown)?;
         Ok(Seen {
             revision: seen.revision,
-            value: PageOf::cut(tags, limit),
+            value: seen.value.ok_or(RegistryError::RepositoryUnknown)?,
         })
     }
 
@@ -54,19 +69,58 @@ impl Registry {
     ///
     /// # Errors
     /// `Unavailable`.
-    pub async fn catalog(
-        &self,
-        caller: &Caller,
-        page: &Page,
-    ) -> Result<Seen<PageOf<RepositoryName>>> {
-        let limit = page.limit_within(self.options.page_max);
-        let last = page.last.as_deref();
-        let seen = self
-            .read_names(caller, |view| query::repositories(view, last, limit + 1))
-            .await?;
-        Ok(Seen {
-            revision: seen.revision,
-            value: PageOf::cut(seen.value, limit),
+    pub async fn catalog(&self, caller: &Caller, page: &Page) -> Result<Seen<ListPage>> {
+        let part = self.part(page);
+        self.read_names(caller, |view| {
+            let render = |part: &Part| {
+                let names = query::repositories(view, part.after.as_deref(), part.limit + 1)?;
+                Ok(rendered(
+                    names,
+                    part.limit,
+                    RepositoryName::as_str,
+                    |names| json!({ "repositories": names }),
+                ))
+            };
+            self.kept_or_rendered(query::catalog(view)?, part, render)
         })
+        .await
+    }
+
+    fn part(&self, page: &Page) -> Part {
+        Part {
+            after: page.last.clone(),
+            limit: page.limit_within(self.options.page_max),
+        }
+    }
+
+    /// `list` and what `render` reads must come from one view.
+    fn kept_or_rendered(
+        &self,
+        list: ListRevision,
+        part: Part,
+        render: impl FnOnce(&Part) -> std::result::Result<ListPage, ViewError>,
+    ) -> std::result::Result<ListPage, ViewError> {
+        if let Some(page) = self.pages.get(&list, &part) {
+            return Ok(page);
+        }
+        let page = render(&part)?;
+        self.pages.put(list, part, page.clone());
+        Ok(page)
+    }
+}
+
+/// The JSON that `body` makes of the first `limit` of `items`.
+fn rendered<T>(
+    items: Vec<T>,
+    limit: usize,
+    text: impl Fn(&T) -> &str,
+    body: impl FnOnce(&[&str]) -> serde_json::Value,
+) -> ListPage {
+    let page = PageOf::cut(items, limit);
+    let texts: Vec<&str> = page.items.iter().map(text).collect();
+    let last = texts.last().filter(|_| page.more);
+    ListPage {
+        last: last.map(|last| (*last).to_owned()),
+        body: Bytes::from(body(&texts).to_string()),
     }
 }

@@ -11,6 +11,8 @@ pub struct RegistryOptions {
     pub manifest_max_bytes: u64,
     /// Most entries of one page of a list.
     pub page_max: usize,
+    /// Memory for pages of lists that nobody changed since they were made, in bytes; 0: none is kept.
+    pub list_cache_bytes: usize,
     /// How long an upload lives after its last byte, in milliseconds of log time. It may live up to a third longer.
     pub upload_ttl_ms: u64,
     /// How long a push may take to reach W durable copies once all its bytes have arrived.
@@ -81,6 +83,7 @@ impl Default for RegistryOptions {
         RegistryOptions {
             manifest_max_bytes: 4 * 1024 * 1024,
             page_max: 1000,
+            list_cache_bytes: 8 << 20,
             upload_ttl_ms: 60 * 60 * 1000,
             copies_timeout: Duration::from_secs(30),
             deletes_enabled: true,

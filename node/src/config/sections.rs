@@ -237,6 +237,8 @@ pub struct LimitsSection {
     pub blob_max_bytes: u64,
     /// Largest page of a list; larger wishes are clamped.
     pub page_max: usize,
+    /// Memory for pages of lists that nobody changed since they were made; 0: none is kept.
+    pub list_cache_bytes: usize,
     /// Open upload sessions with bytes on this node; more get 429.
     pub uploads_max: usize,
     /// HTTP connections; more wait to be accepted.
@@ -261,6 +263,7 @@ impl Default for LimitsSection {
             manifest_max_bytes: 4 << 20,
             blob_max_bytes: 0,
             page_max: 1_000,
+            list_cache_bytes: 8 << 20,
             uploads_max: 4_096,
             connections_max: 8_192,
             header_max_bytes: 64 * 1024,

@@ -5,7 +5,7 @@ use axum::response::Response;
 use http::header::{CONTENT_TYPE, LINK};
 use http::{HeaderValue, StatusCode, response};
 use oci::{Digest, ErrorCode, MediaType, Page, RepositoryName, link_next, media_type};
-use registry::Referrer;
+use registry::{ListPage, Referrer, Seen};
 use serde_json::{Value, json};
 
 use super::Front;
@@ -20,9 +20,9 @@ const REFERRERS_PAGE_BYTES: usize = 4 << 20;
 pub(super) fn json_response(
     builder: response::Builder,
     content_type: &'static str,
-    body: Vec<u8>,
+    body: impl Into<Body>,
 ) -> Response {
-    let mut response = builder.body(Body::from(body)).unwrap_or_default();
+    let mut response = builder.body(body.into()).unwrap_or_default();
     let content_type = HeaderValue::from_static(content_type);
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
@@ -44,6 +44,12 @@ fn with_link(
     builder.header(LINK, value(&link_next(path, &parameters)))
 }
 
+fn list_page(found: Seen<ListPage>, path: &str, page: &Page) -> Response {
+    let builder = with_revision(http::Response::builder(), found.revision);
+    let builder = with_link(builder, path, page, found.value.last.as_deref(), None);
+    json_response(builder, "application/json", found.value.body)
+}
+
 impl Front {
     pub(super) async fn list_tags(
         &self,
@@ -52,44 +58,16 @@ impl Front {
         page: &Page,
     ) -> Result<Response, HttpError> {
         let found = self.registry.tags(&head.caller, repository, page).await?;
-        let tags: Vec<&str> = found.value.items.iter().map(oci::Tag::as_str).collect();
-        let last = if found.value.more {
-            tags.last().copied()
-        } else {
-            None
-        };
-        let path = format!("/v2/{repository}/tags/list");
-        let builder = with_revision(http::Response::builder(), found.revision);
-        let builder = with_link(builder, &path, page, last, None);
-        let body = json!({ "name": repository.as_str(), "tags": tags }).to_string();
-        Ok(json_response(
-            builder,
-            "application/json",
-            body.into_bytes(),
+        Ok(list_page(
+            found,
+            &format!("/v2/{repository}/tags/list"),
+            page,
         ))
     }
 
     pub(super) async fn catalog(&self, head: &Head, page: &Page) -> Result<Response, HttpError> {
         let found = self.registry.catalog(&head.caller, page).await?;
-        let names: Vec<&str> = found
-            .value
-            .items
-            .iter()
-            .map(RepositoryName::as_str)
-            .collect();
-        let last = if found.value.more {
-            names.last().copied()
-        } else {
-            None
-        };
-        let builder = with_revision(http::Response::builder(), found.revision);
-        let builder = with_link(builder, "/v2/_catalog", page, last, None);
-        let body = json!({ "repositories": names }).to_string();
-        Ok(json_response(
-            builder,
-            "application/json",
-            body.into_bytes(),
-        ))
+        Ok(list_page(found, "/v2/_catalog", page))
     }
 
     pub(super) async fn list_referrers(

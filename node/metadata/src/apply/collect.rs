@@ -338,6 +338,8 @@ impl Step {
                 continue;
             }
             scope.delete(key::repository(&before.name));
+            scope.catalog_changed();
+            scope.delete(key::of_repository(Table::TagList, repository));
             index::put_repository_state(scope, repository, &before, None);
             let history = key::of_repository(Table::TagHistory, repository);
             if scan::first_key(scope.state, &history)?.is_some() {

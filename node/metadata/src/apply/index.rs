@@ -8,7 +8,7 @@ use crate::ids::{LogTime, RepositoryId, TicketId};
 use crate::key::{self, Table};
 use crate::record::{
     BlobRecord, DeletedManifestRecord, LinkRecord, ManifestRecord, RepositoryStateRecord,
-    TagChange, TagRecord, TicketRecord,
+    RevisionRecord, TagChange, TagRecord, TicketRecord,
 };
 use crate::scan;
 use crate::view::ViewError;
@@ -232,7 +232,7 @@ pub(super) fn put_ticket(
     });
 }
 
-/// Points a tag to `after`, or removes it. Derived: `TagOf`, `TagHistory`, totals.
+/// Points a tag to `after`, or removes it. Derived: `TagOf`, `TagHistory`, `TagList`, totals.
 ///
 /// A tag that already points there is left alone: nothing changed, so nothing is written to its history.
 pub(super) fn put_tag(
@@ -266,6 +266,13 @@ pub(super) fn put_tag(
         subject: scope.entry.subject.clone(),
     };
     scope.save(key::tag_change(repository, tag, scope.at), &change);
+    if old.is_none() || after.is_none() {
+        let changed_at = scope.at;
+        scope.save(
+            key::of_repository(Table::TagList, repository),
+            &RevisionRecord { changed_at },
+        );
+    }
     let totals = scope.totals()?;
     match (old, after) {
         (None, Some(_)) => totals.tags += 1,

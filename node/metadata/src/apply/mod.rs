@@ -27,7 +27,8 @@ use crate::entry::Entry;
 use crate::ids::{LogIndex, LogTime, RepositoryId};
 use crate::key::{self, Table};
 use crate::record::{
-    ClusterRecord, RepositoryRecord, RepositoryStateRecord, TimeRecord, TotalsRecord,
+    ClusterRecord, RepositoryRecord, RepositoryStateRecord, RevisionRecord, TimeRecord,
+    TotalsRecord,
 };
 use crate::response::{Outcome, Rejection, Response};
 use crate::scan;
@@ -242,8 +243,15 @@ impl Scope<'_, '_> {
             empty_since: None,
         };
         self.save(key::repository_state(id), &state);
+        self.catalog_changed();
         self.totals()?.repositories += 1;
         Ok(id)
+    }
+
+    /// A name of a repository came or went.
+    fn catalog_changed(&mut self) {
+        let changed_at = self.at;
+        self.save(key::single(Table::Catalog), &RevisionRecord { changed_at });
     }
 }
 

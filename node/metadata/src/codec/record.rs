@@ -16,8 +16,8 @@ use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, Timestamp};
 use crate::key::{Reader, Table};
 use crate::record::{
     AnswerRecord, BlobRecord, ClusterRecord, DeletedManifestRecord, LinkRecord, ManifestRecord,
-    NodeRecord, ReferencesRecord, Referrer, RepositoryRecord, SessionRecord, TagChange, TagRecord,
-    TicketRecord, TimeRecord, TotalsRecord,
+    NodeRecord, ReferencesRecord, Referrer, RepositoryRecord, RevisionRecord, SessionRecord,
+    TagChange, TagRecord, TicketRecord, TimeRecord, TotalsRecord,
 };
 
 /// A value of the key space. The key is at hand when decoding, for the parts that only it tells.
@@ -96,6 +96,21 @@ impl Record for TotalsRecord {
             blobs_by_copies: m.blobs_by_copies,
             deleted_manifests: m.deleted_manifests,
             deleted_manifest_bytes: m.deleted_manifest_bytes,
+        })
+    }
+}
+
+impl Record for RevisionRecord {
+    fn encode(&self) -> Vec<u8> {
+        pb::Revision {
+            changed_at: self.changed_at.0,
+        }
+        .encode_to_vec()
+    }
+
+    fn decode(_key: &[u8], value: &[u8]) -> Result<Self, CodecError> {
+        Ok(RevisionRecord {
+            changed_at: LogIndex(pb::Revision::decode(value)?.changed_at),
         })
     }
 }

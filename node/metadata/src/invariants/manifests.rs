@@ -1,14 +1,17 @@
 //! Manifests, their references and referrers, tags and their history.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oci::Digest;
 
 use super::Checker;
 use crate::codec;
-use crate::ids::RepositoryId;
+use crate::ids::{LogIndex, RepositoryId};
 use crate::key::{self, Table};
-use crate::record::{ManifestRecord, ReferencesRecord, Referrer, TagChange, TagRecord};
+use crate::record::{
+    ManifestRecord, ReferencesRecord, Referrer, RevisionRecord, TagChange, TagRecord,
+};
 use crate::scan;
 use crate::view::ViewError;
 
@@ -18,7 +21,8 @@ pub(super) fn check(checker: &mut Checker<'_>) -> Result<(), ViewError> {
     edges(checker)?;
     referrers(checker)?;
     tags(checker)?;
-    tag_history(checker)
+    tag_history(checker)?;
+    tag_lists(checker)
 }
 
 fn manifests(checker: &mut Checker<'_>) -> Result<(), ViewError> {
@@ -225,4 +229,48 @@ fn tag_history(checker: &mut Checker<'_>) -> Result<(), ViewError> {
         }
         Ok(())
     })
+}
+
+/// The revision of a list is the last entry after which a tag was there that had not been, or the reverse.
+fn tag_lists(checker: &mut Checker<'_>) -> Result<(), ViewError> {
+    // The change read last, and by repository the newest one that changed its list. The history of a tag comes
+    // newest first, so a change is judged when the one before it is read.
+    let later: RefCell<Option<(RepositoryId, String, TagChange)>> = RefCell::default();
+    let newest: RefCell<BTreeMap<RepositoryId, LogIndex>> = RefCell::default();
+    let judge = |(repository, _, change): &(RepositoryId, String, TagChange), was_there: bool| {
+        if change.digest.is_some() != was_there {
+            let mut newest = newest.borrow_mut();
+            let known = newest.entry(*repository).or_default();
+            *known = change.index.max(*known);
+        }
+    };
+    checker.each_record::<TagChange>(Table::TagHistory, |_, _, mut parts, change| {
+        let repository = RepositoryId(parts.number()?);
+        let this = (repository, parts.counted_text()?.to_owned(), change);
+        if let Some(later) = later.borrow().as_ref() {
+            let is_same_tag = (later.0, &later.1) == (this.0, &this.1);
+            judge(later, is_same_tag && this.2.digest.is_some());
+        }
+        *later.borrow_mut() = Some(this);
+        Ok(())
+    })?;
+    if let Some(later) = later.borrow().as_ref() {
+        judge(later, false);
+    }
+    let newest = newest.into_inner();
+    let law = "a list of tags changed when a tag last came or went";
+    checker.each_record::<RevisionRecord>(Table::TagList, |checker, key, mut parts, record| {
+        let changed_at = newest.get(&RepositoryId(parts.number()?));
+        checker.expect(changed_at == Some(&record.changed_at), law, key);
+        Ok(())
+    })?;
+    for repository in newest.keys() {
+        // The list of a removed repository is gone at once, its history in pieces.
+        if scan::exists(checker.view, &key::removed_repository(*repository))? {
+            continue;
+        }
+        let key = key::of_repository(Table::TagList, *repository);
+        checker.expect_key(&key, law, &key)?;
+    }
+    Ok(())
 }

@@ -13,11 +13,11 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use crate::codec::Record;
-use crate::ids::{NodeId, RepositoryId};
+use crate::ids::{LogIndex, NodeId, RepositoryId};
 use crate::key::{self, Reader, Table};
 use crate::record::{
-    ClusterRecord, GcRecord, NodeRecord, RepositoryRecord, RepositoryStateRecord, TimeRecord,
-    TotalsRecord,
+    ClusterRecord, GcRecord, NodeRecord, RepositoryRecord, RepositoryStateRecord, RevisionRecord,
+    TimeRecord, TotalsRecord,
 };
 use crate::scan;
 use crate::view::{MetadataView, ViewError};
@@ -166,7 +166,15 @@ impl Checker<'_> {
             let is_inverse = state.is_some_and(|state| key::repository(&state.name) == key);
             checker.expect(is_inverse, "every repository is found by its id", key);
             Ok(())
-        })
+        })?;
+        let key = key::single(Table::Catalog);
+        let stored = self.load::<RevisionRecord>(&key)?;
+        let changed_at = stored.map(|revision| revision.changed_at);
+        let newest = self.repositories.last().map(|id| LogIndex(id.0));
+        let holds = changed_at >= newest && changed_at <= Some(self.view.applied());
+        let law = "the catalog changed when its newest repository came, or later when one went";
+        self.expect(holds, law, &key);
+        Ok(())
     }
 
     fn expect_repository(&mut self, repository: RepositoryId, key: &[u8]) {

@@ -1,3 +1,4 @@
+use crate::command::{Command, DeleteManifest};
 use crate::query;
 use crate::testing::{World, digest, manifest, repository};
 use crate::view::MetadataView;
@@ -51,6 +52,44 @@ fn a_repository_without_tags_is_not_an_unknown_one() {
     let mut world = World::new();
     world.push(manifest("a", "m", &[], &[]));
     assert_eq!(tags(&world, "a", None, 10), Some(Vec::new()));
+}
+
+#[test]
+fn a_list_has_a_new_revision_when_a_name_comes_or_goes_and_only_then() {
+    let mut world = World::new();
+    let revision = |world: &World, name| query::tag_list(&world.view, &repository(name)).unwrap();
+    let catalog = |world: &World| query::catalog(&world.view).unwrap();
+    assert_eq!(revision(&world, "a"), None);
+    let empty = catalog(&world);
+    assert_eq!(empty.changed_at.0, 0);
+
+    world.push(manifest("a", "m", &[], &[]));
+    let (born, named) = (revision(&world, "a").unwrap(), catalog(&world));
+    assert_ne!(named, empty);
+    world.push(manifest("a", "m", &[], &["v1", "v2"]));
+    let two = revision(&world, "a").unwrap();
+    assert_eq!(two.changed_at, world.view.applied());
+    assert_ne!(two, born);
+
+    // Moved, pushed again, and another repository: the list is the same.
+    world.push(manifest("a", "n", &[], &["v1"]));
+    world.push(manifest("a", "n", &[], &["v1"]));
+    assert_eq!(catalog(&world), named);
+    world.push(manifest("b", "n", &[], &["v3"]));
+    assert_eq!(revision(&world, "a"), Some(two));
+    assert_ne!(catalog(&world), named);
+    assert_ne!(revision(&world, "b"), Some(two));
+
+    // A manifest takes its tags along.
+    let named = catalog(&world);
+    world.done(Command::DeleteManifest(DeleteManifest {
+        repository: repository("a"),
+        digest: digest("n"),
+    }));
+    let one = revision(&world, "a").unwrap();
+    assert_eq!(one.changed_at, world.view.applied());
+    assert_eq!(tags(&world, "a", None, 10).unwrap(), ["v2"]);
+    assert_eq!(catalog(&world), named);
 }
 
 #[test]

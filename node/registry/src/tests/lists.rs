@@ -1,10 +1,44 @@
 //! Tags and catalog, page by page.
 
 use metadata::command::Precondition;
-use oci::{Page, RepositoryName};
+use oci::{Page, RepositoryName, Tag};
 
 use super::fixture::*;
-use crate::{RegistryError, RegistryOptions};
+use crate::{ListPage, PageOf, RegistryError, RegistryOptions};
+
+/// The names in a page, and whether there are more.
+fn names(page: &ListPage, of: &str) -> PageOf<String> {
+    let body: serde_json::Value = serde_json::from_slice(&page.body).unwrap();
+    let names = body[of].as_array().unwrap();
+    let items: Vec<String> = names
+        .iter()
+        .map(|name| name.as_str().unwrap().to_owned())
+        .collect();
+    if let Some(last) = &page.last {
+        assert_eq!(items.last(), Some(last));
+    }
+    PageOf {
+        items,
+        more: page.last.is_some(),
+    }
+}
+
+fn tags(page: &ListPage) -> PageOf<Tag> {
+    let page = names(page, "tags");
+    PageOf {
+        items: page.items.iter().map(|name| tag(name)).collect(),
+        more: page.more,
+    }
+}
+
+fn repositories(page: &ListPage) -> PageOf<RepositoryName> {
+    let page = names(page, "repositories");
+    let parse = |name: &String| RepositoryName::parse(name).unwrap();
+    PageOf {
+        items: page.items.iter().map(parse).collect(),
+        more: page.more,
+    }
+}
 
 fn page(limit: Option<usize>, last: Option<&str>) -> Page {
     Page {
@@ -27,11 +61,8 @@ async fn tags_come_in_byte_order_without_gaps() {
     let list = |limit, last: Option<&str>| {
         let page = page(limit, last);
         async move {
-            registry
-                .tags(&caller(), &repository(), &page)
-                .await
-                .unwrap()
-                .value
+            let seen = registry.tags(&caller(), &repository(), &page).await;
+            tags(&seen.unwrap().value)
         }
     };
     let all = list(None, None).await;
@@ -79,7 +110,7 @@ async fn a_repository_without_tags_is_not_an_unknown_one() {
         .tags(&caller(), &repository(), &Page::default())
         .await
         .unwrap();
-    assert!(known.value.items.is_empty());
+    assert_eq!(known.value.body, r#"{"name":"team/app","tags":[]}"#);
     assert_eq!(known.revision, cluster.applied());
 }
 
@@ -98,11 +129,11 @@ async fn a_page_is_never_longer_than_the_maximum() {
             .unwrap();
     }
     for limit in [None, Some(100), Some(usize::MAX)] {
-        let tags = registry
+        let seen = registry
             .tags(&caller(), &repository(), &page(limit, None))
             .await
-            .unwrap()
-            .value;
+            .unwrap();
+        let tags = tags(&seen.value);
         assert_eq!((tags.items, tags.more), (vec![tag("a"), tag("b")], true));
     }
 }
@@ -117,18 +148,84 @@ async fn the_catalog_lists_every_repository_in_order() {
         push(registry, name, &pattern(10, 1)).await.unwrap();
     }
     let all = registry.catalog(&caller(), &Page::default()).await.unwrap();
-    assert_eq!((all.value.items, all.value.more), (names.to_vec(), false));
     assert_eq!(all.revision, cluster.applied());
+    let all = repositories(&all.value);
+    assert_eq!((all.items, all.more), (names.to_vec(), false));
     let middle = registry
         .catalog(&caller(), &page(Some(2), Some("a-b")))
         .await
-        .unwrap()
-        .value;
+        .unwrap();
+    let middle = repositories(&middle.value);
     assert_eq!((middle.items, middle.more), (names[2..4].to_vec(), true));
     let none = registry
         .catalog(&caller(), &page(Some(0), None))
         .await
-        .unwrap()
-        .value;
+        .unwrap();
+    let none = repositories(&none.value);
     assert!(none.items.is_empty() && !none.more);
+}
+
+/// Every page is asked for twice, so that what is kept is used; what is kept must never outlive a change, whichever
+/// node it is made through and asked from.
+#[tokio::test]
+async fn a_kept_page_is_never_older_than_the_list() {
+    let cluster = Cluster::memory(3, 3, 2);
+    let body = push_image(cluster.registry(1), &repository(), "v1", 1).await;
+    let all_see = |expected: &'static [&'static str]| {
+        let cluster = &cluster;
+        async move {
+            for node in [1, 2, 3, 1, 2, 3] {
+                let registry = cluster.registry(node);
+                let seen = registry
+                    .tags(&caller(), &repository(), &Page::default())
+                    .await
+                    .unwrap();
+                assert_eq!(names(&seen.value, "tags").items, expected, "node {node}");
+                assert_eq!(seen.revision, cluster.applied());
+                let page = page(Some(1), None);
+                let seen = registry.tags(&caller(), &repository(), &page).await;
+                let first = names(&seen.unwrap().value, "tags");
+                assert_eq!(first.items, expected[..expected.len().min(1)]);
+                assert_eq!(first.more, expected.len() > 1);
+            }
+        }
+    };
+    all_see(&["v1"]).await;
+    put(cluster.registry(2), &repository(), &by_tag("v2"), &body)
+        .await
+        .unwrap();
+    all_see(&["v1", "v2"]).await;
+    cluster
+        .registry(3)
+        .delete_tag(&caller(), &repository(), &tag("v1"), Precondition::None)
+        .await
+        .unwrap();
+    all_see(&["v2"]).await;
+    let digest = oci::Digest::of(oci::Algorithm::Sha256, &body);
+    cluster
+        .registry(1)
+        .delete_manifest(&caller(), &repository(), &digest)
+        .await
+        .unwrap();
+    all_see(&[]).await;
+}
+
+#[tokio::test]
+async fn a_page_is_rendered_once_while_the_list_is_the_same() {
+    let cluster = Cluster::single();
+    let registry = cluster.registry(1);
+    push_image(registry, &repository(), "v1", 1).await;
+    let tags = async || {
+        let seen = registry
+            .tags(&caller(), &repository(), &Page::default())
+            .await;
+        seen.unwrap().value.body
+    };
+    let first = tags().await;
+    // The tag moves, another repository gets one: the bytes are still those very same.
+    push_image(registry, &repository(), "v1", 2).await;
+    push_image(registry, &other_repository(), "v2", 3).await;
+    assert_eq!(tags().await.as_ptr(), first.as_ptr());
+    push_image(registry, &repository(), "v2", 2).await;
+    assert_ne!(tags().await, first);
 }

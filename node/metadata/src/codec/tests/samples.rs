@@ -18,8 +18,8 @@ use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, RequestId, TicketId, T
 use crate::key;
 use crate::record::{
     AnswerRecord, BlobRecord, ClusterRecord, LinkRecord, ManifestRecord, NodeRecord,
-    ReferencesRecord, Referrer, RepositoryRecord, SessionRecord, TagChange, TagRecord,
-    TicketRecord, TimeRecord, TotalsRecord,
+    ReferencesRecord, Referrer, RepositoryRecord, RevisionRecord, SessionRecord, TagChange,
+    TagRecord, TicketRecord, TimeRecord, TotalsRecord,
 };
 use crate::response::{Outcome, Rejection, Response};
 use crate::testing::{self, digest, repository, tag};
@@ -375,6 +375,15 @@ fn repository_records() -> Vec<(&'static str, Vec<u8>)> {
     let tag_change = key::tag_change(one, &tag("v1"), LogIndex(4));
     vec![
         ("repository", stored(&[], &RepositoryRecord { id: one })),
+        (
+            "revision",
+            stored(
+                &[],
+                &RevisionRecord {
+                    changed_at: LogIndex(300),
+                },
+            ),
+        ),
         ("manifest", stored(&[], &manifest)),
         ("references", stored(&[], &references)),
         (
