@@ -12,7 +12,7 @@ from scenarios import scenario
 
 DISK_BYTES = 160 << 20
 # The default reserve is larger than these disks.
-RESERVE = "[storage]\nreserve_bytes = 16777216\n"
+FLOOR = "[storage]\nmin_free_bytes = 16777216\n"
 BLOB_BYTES = 3 << 20
 
 
@@ -66,7 +66,7 @@ def refused_cleanly(registry, data):
 
 @scenario("disk-full-one", "a full disk on one node: the others go on, it serves reads, and it comes back", slow=True)
 def one_disk_full():
-    with SmallDisks(3, RESERVE) as cluster:
+    with SmallDisks(3, FLOOR) as cluster:
         before = cluster.registry().image("team/app", "before")
         data = os.urandom(BLOB_BYTES)
         digest = cluster.registry().push_blob("team/app", data)
@@ -100,7 +100,7 @@ def goes_on(nodes, tag):
 
 @scenario("disk-full-all", "full disks: uploads fail cleanly, reads and deletes go on, it heals", slow=True)
 def all_disks_full():
-    with SmallDisks(3, RESERVE) as cluster:
+    with SmallDisks(3, FLOOR) as cluster:
         data, other = os.urandom(BLOB_BYTES), os.urandom(BLOB_BYTES)
         digest = cluster.registry().push_blob("team/app", data)
         image = cluster.registry().image("team/app", "v1")

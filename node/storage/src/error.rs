@@ -26,6 +26,17 @@ pub enum StorageError {
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A database does not open: a file of it is damaged or missing, or another process has it.
+    #[error(
+        "the database {} cannot be opened: {source}; if a file of it is damaged, replace this node \
+         (deploy/README.md)", path.display()
+    )]
+    Unopenable {
+        /// Its directory. The source names the file.
+        path: PathBuf,
+        /// What RocksDB says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Stored bytes are not what was written.
     #[error("{} is damaged: {what}", path.display())]
     Corrupt {

@@ -9,6 +9,7 @@ use metadata::ids::NodeId;
 
 use crate::durable;
 use crate::error::StorageError;
+use crate::failpoints;
 
 /// Name of the file.
 pub(crate) const FILE: &str = "IDENTITY";
@@ -46,13 +47,15 @@ impl Identity {
             Some(identity) => Ok(Some(identity)),
             None => Err(StorageError::Corrupt {
                 path,
-                what: "it is not an identity",
+                what: "it is not an identity; put the right disk back, or replace this node",
             }),
         }
     }
 
     /// Writes the file in `dir`, durably.
     pub(crate) fn save(&self, dir: &Path) -> Result<(), StorageError> {
+        failpoints::hit("identity_before_write")
+            .map_err(StorageError::io("write", &dir.join(FILE)))?;
         durable::write_file(&dir.join(FILE), self.encode().as_bytes())
     }
 

@@ -30,8 +30,8 @@ const FORMAT_PREFIX: &str = "argosy data format ";
 /// The format this version reads and writes.
 const FORMAT: u32 = 1;
 
-const RAFT: &str = "raft";
-const STATE: &str = "state";
+pub(crate) const RAFT: &str = "raft";
+pub(crate) const STATE: &str = "state";
 const BLOBS: &str = "blobs";
 const UPLOADS: &str = "uploads";
 const LOCAL: &str = "local";
@@ -175,6 +175,30 @@ impl DataDir {
     }
 }
 
+/// Takes the lock of a directory that exists, without creating anything.
+pub(crate) fn lock_existing(root: &Path) -> Result<File, StorageError> {
+    if !root.join(LOCK).is_file() {
+        let why = "it is no data directory of a node".to_owned();
+        return Err(StorageError::Refused {
+            path: root.to_path_buf(),
+            why,
+        });
+    }
+    lock(root)
+}
+
+/// Reads the identity of a directory that was created, without changing it.
+pub(crate) fn inspect(root: &Path) -> Result<Identity, StorageError> {
+    if !has_format(root)? {
+        let why = "its format file is missing: no node ever finished creating it".to_owned();
+        return Err(StorageError::Refused {
+            path: root.to_path_buf(),
+            why,
+        });
+    }
+    read_identity(root)
+}
+
 /// Takes the lock; the kernel gives it back when the process ends, however it ends.
 fn lock(root: &Path) -> Result<File, StorageError> {
     let path = root.join(LOCK);
@@ -261,8 +285,21 @@ fn unexpected_entry(directory: &Path) -> Result<Option<String>, StorageError> {
     Ok(None)
 }
 
-/// Reads both identities of a complete directory and compares them.
+/// Reads both identities of a complete directory and compares them; finishes what a crash interrupted.
 fn load_identity(root: &Path) -> Result<Identity, StorageError> {
+    let identity = read_identity(root)?;
+    // A crash may have come between the two writes of `bind_cluster`.
+    for name in [RAFT, BLOBS] {
+        if Identity::load(&root.join(name))?.as_ref() != Some(&identity) {
+            identity.save(&root.join(name))?;
+        }
+    }
+    Ok(identity)
+}
+
+/// Reads both identities of a complete directory and compares them. One may lack the cluster: a crash came between
+/// the two writes of `bind_cluster`.
+fn read_identity(root: &Path) -> Result<Identity, StorageError> {
     for name in KEPT {
         let directory = root.join(name);
         if !directory.is_dir() {
@@ -293,14 +330,11 @@ fn load_identity(root: &Path) -> Result<Identity, StorageError> {
     if unbound(&raft) == unbound(&blobs)
         && (raft.cluster_id.is_none() || blobs.cluster_id.is_none())
     {
-        // A crash came between the two writes of `bind_cluster`: finish it.
-        let bound = if raft.cluster_id.is_some() {
+        return Ok(if raft.cluster_id.is_some() {
             raft
         } else {
             blobs
-        };
-        save_identity(root, &bound)?;
-        return Ok(bound);
+        });
     }
     let why = format!(
         "{RAFT} is disk {} of node {} in cluster {}, {BLOBS} is disk {} of node {} in cluster {}; they belong to \

@@ -13,9 +13,12 @@ pub mod blob;
 pub mod contract;
 pub mod durable;
 pub mod error;
+pub mod failpoints;
 pub mod layout;
 pub mod log;
 pub mod memory;
+pub mod offline;
+pub mod reserve;
 pub mod rocks;
 pub mod state;
 

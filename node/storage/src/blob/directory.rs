@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use metadata::ids::TicketId;
@@ -10,12 +11,18 @@ use oci::Digest;
 
 use super::budget::Budget;
 use super::follow::Feed;
+use super::index::Edit;
 use super::names::Names;
 use super::options::BlobOptions;
 use super::reader::BlobReader;
 use super::spool::{Spool, SpoolTarget};
 use super::staged::StagedBlob;
-use super::{BlobStat, BlobStore, DiskUsage, Unlink, files, shelf::Shelf, unlink};
+use super::verify::{Scan, Step};
+use super::walk::Walker;
+use super::{
+    BlobHealth, BlobStat, BlobStore, Comparison, DiskUsage, Pace, QuarantineUsage, Quarantined,
+    ScrubProgress, TrashUsage, Unlink, Verified, Walk, WalkCursor, files, shelf::Shelf, unlink,
+};
 use crate::error::BlobError;
 
 /// The blobs of a node in its data directory: `blobs/`, `uploads/` and `local/` (the index). Cheap to clone.
@@ -28,6 +35,7 @@ pub struct DirectoryBlobs {
     names: Names,
     memory: Arc<Budget>,
     options: BlobOptions,
+    started: SystemTime,
 }
 
 impl DirectoryBlobs {
@@ -43,6 +51,7 @@ impl DirectoryBlobs {
             names: Names::default(),
             memory: Budget::new(options.inline_memory_bytes),
             options,
+            started: SystemTime::now(),
         })
     }
 
@@ -60,6 +69,21 @@ impl DirectoryBlobs {
         tokio::task::spawn_blocking(move || job(&shelf))
             .await
             .unwrap_or(Err(BlobError::Failed))
+    }
+
+    /// Runs on a blocking thread under the lock of a digest.
+    async fn locked<T: Send + 'static>(
+        &self,
+        digest: &Digest,
+        job: impl FnOnce(&Shelf, &Digest) -> Result<T, BlobError> + Send + 'static,
+    ) -> Result<T, BlobError> {
+        let digest = *digest;
+        let guard = self.shelf.locks.lock(&digest).await;
+        self.blocking(move |shelf| {
+            let _guard = guard;
+            job(shelf, &digest)
+        })
+        .await
     }
 
     /// Makes bytes in memory durable with one synced batch; see `Shelf::commit_file` for large blobs.
@@ -115,7 +139,7 @@ impl BlobStore for DirectoryBlobs {
         let feed = Arc::new(Feed::new());
         let (job_target, job_feed) = (Arc::clone(&target), Arc::clone(&feed));
         let job = move |shelf: &Shelf| {
-            shelf.disk.check_room()?;
+            shelf.check_room()?;
             Spool::resume(job_target, job_feed)
         };
         let resumed = self.blocking(job).await?;
@@ -156,13 +180,8 @@ impl BlobStore for DirectoryBlobs {
     }
 
     async fn pin(&self, digest: &Digest, ticket: TicketId) -> Result<Option<BlobStat>, BlobError> {
-        let digest = *digest;
-        let guard = self.shelf.locks.lock(&digest).await;
-        self.blocking(move |shelf| {
-            let _guard = guard;
-            shelf.pin(&digest, ticket)
-        })
-        .await
+        self.locked(digest, move |shelf, digest| shelf.pin(digest, ticket))
+            .await
     }
 
     async fn discard(&self, staged: StagedBlob) -> Result<(), BlobError> {
@@ -233,6 +252,108 @@ impl BlobStore for DirectoryBlobs {
 
     async fn usage(&self) -> Result<DiskUsage, BlobError> {
         self.shelf.disk.usage()
+    }
+
+    async fn health(&self) -> Result<BlobHealth, BlobError> {
+        self.blocking(|shelf| shelf.disk.health()).await
+    }
+
+    async fn walk(&self, after: Option<&WalkCursor>, limit: usize) -> Result<Walk, BlobError> {
+        let (after, names, started) = (after.cloned(), self.names.clone(), self.started);
+        self.blocking(move |shelf| {
+            let walker = Walker {
+                shelf,
+                names: &names,
+                started,
+            };
+            walker.step(after.as_ref(), limit)
+        })
+        .await
+    }
+
+    async fn adopt(
+        &self,
+        digest: &Digest,
+        ticket: TicketId,
+    ) -> Result<Option<BlobStat>, BlobError> {
+        self.locked(digest, move |shelf, digest| shelf.adopt(digest, ticket))
+            .await
+    }
+
+    async fn discard_orphan(&self, digest: &Digest) -> Result<bool, BlobError> {
+        self.locked(digest, Shelf::discard_orphan).await
+    }
+
+    async fn empty_trash(&self, now: SystemTime, limit: usize) -> Result<TrashUsage, BlobError> {
+        self.blocking(move |shelf| shelf.trash.empty(now, limit, &shelf.disk))
+            .await
+    }
+
+    async fn trash_usage(&self) -> Result<TrashUsage, BlobError> {
+        Ok(self.shelf.trash.usage())
+    }
+
+    async fn verify(&self, digest: &Digest, pace: Pace<'_>) -> Result<Verified, BlobError> {
+        let digest = *digest;
+        let Some(record) = self.shelf.index.record(&digest)? else {
+            return Ok(Verified::Absent);
+        };
+        let mut step = self
+            .blocking(move |shelf| Scan::begin(shelf, &digest, record))
+            .await?;
+        let verified = loop {
+            match step {
+                Step::More(scan) => {
+                    let before = scan.offset();
+                    step = self.blocking(move |_| Ok(scan.step())).await?;
+                    if let Step::More(scan) = &step {
+                        pace(scan.offset() - before).await;
+                    }
+                }
+                Step::Done(verified) => break verified,
+            }
+        };
+        // Unlinked meanwhile: nothing is missing.
+        if self.shelf.index.record(&digest)?.is_none() {
+            return Ok(Verified::Absent);
+        }
+        Ok(verified)
+    }
+
+    async fn quarantine(&self, digest: &Digest) -> Result<Quarantined, BlobError> {
+        self.locked(digest, Shelf::quarantine).await
+    }
+
+    async fn quarantine_usage(&self) -> Result<QuarantineUsage, BlobError> {
+        self.blocking(|shelf| shelf.quarantine.usage()).await
+    }
+
+    async fn scrub_progress(&self) -> Result<Option<ScrubProgress>, BlobError> {
+        let index = &self.shelf.index;
+        let note = index.note(ScrubProgress::NOTE)?;
+        let decoded = note.map(|note| ScrubProgress::decode(&note));
+        Ok(decoded
+            .map(|progress| progress.ok_or_else(|| index.damaged("how far a scrub got")))
+            .transpose()?)
+    }
+
+    async fn save_scrub_progress(&self, progress: &ScrubProgress) -> Result<(), BlobError> {
+        let edit = Edit::default().put_note(ScrubProgress::NOTE, progress.encode());
+        self.shelf.index.write(edit).await
+    }
+
+    async fn compare(
+        &self,
+        after: Option<&Digest>,
+        through: Option<&Digest>,
+        expected: &[BlobStat],
+        limit: usize,
+    ) -> Result<Comparison, BlobError> {
+        let (after, through, expected) = (after.copied(), through.copied(), expected.to_vec());
+        self.blocking(move |shelf| {
+            shelf.compare(after.as_ref(), through.as_ref(), &expected, limit)
+        })
+        .await
     }
 }
 

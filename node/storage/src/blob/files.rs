@@ -12,7 +12,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::space::Disk;
+use super::{quarantine, trash};
 use crate::error::BlobError;
+use crate::failpoints;
 
 /// Longest name of a staged blob.
 const MAX_NAME_BYTES: usize = 80;
@@ -30,17 +32,36 @@ pub(super) struct Files {
 impl Files {
     /// Creates what is missing below `data`.
     pub(super) fn open(data: &Path) -> Result<Self, BlobError> {
-        let [blobs, uploads, index] = ["blobs", "uploads", "local"].map(|name| data.join(name));
+        let files = Files::below(data);
         // RocksDB would create its own, but not make it durable in its parent: after a power cut the blobs
         // would be there and all that is known of them would not.
-        for directory in [&blobs, &uploads, &index] {
+        for directory in [&files.blobs, &files.uploads, &files.index] {
             create_directory(directory)?;
         }
-        Ok(Files {
+        for directory in [trash::DIRECTORY, quarantine::DIRECTORY] {
+            create_directory(&files.blobs.join(directory))?;
+        }
+        Ok(files)
+    }
+
+    /// Where files are below `data`; creates nothing.
+    pub(super) fn below(data: &Path) -> Self {
+        let [blobs, uploads, index] = ["blobs", "uploads", "local"].map(|name| data.join(name));
+        Files {
             blobs,
             uploads,
             index,
-        })
+        }
+    }
+
+    /// The directory of the blobs.
+    pub(super) fn blobs(&self) -> &Path {
+        &self.blobs
+    }
+
+    /// The directory of the uploads.
+    pub(super) fn uploads(&self) -> &Path {
+        &self.uploads
     }
 
     /// Where the local index is.
@@ -100,6 +121,7 @@ impl Files {
     ) -> Result<(), BlobError> {
         let path = self.blob(digest);
         let parent = parent(&path);
+        failpoints::hit("after_fsync_before_rename").map_err(BlobError::io("rename", staged))?;
         match std::fs::rename(staged, &path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 create_directory(parent)?;
@@ -107,25 +129,14 @@ impl Files {
             }
             renamed => renamed.map_err(BlobError::io("rename", staged))?,
         }
+        failpoints::hit("after_rename_before_dirsync")
+            .map_err(|error| disk.sync_failed(parent, error))?;
         // Without this a power cut undoes the rename, on ext4 and on xfs (protocols.md section 6.1).
         sync_directory(parent).map_err(|error| disk.sync_failed(parent, error))
     }
-
-    /// Removes a blob's file, durably. One that is not there is fine.
-    pub(super) fn remove_blob(&self, digest: &Digest, disk: &Disk) -> Result<(), BlobError> {
-        let path = self.blob(digest);
-        remove(&path)?;
-        let parent = parent(&path);
-        match sync_directory(parent) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(disk.sync_failed(parent, error))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len())
         && name
             .bytes()
@@ -139,6 +150,7 @@ fn parent(path: &Path) -> &Path {
 
 /// Creates an upload file, or empties what an interrupted upload left.
 pub(super) fn create_upload(path: &Path) -> Result<File, BlobError> {
+    failpoints::hit("tmp_create").map_err(BlobError::io("create", path))?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, FILE_MODE);
     opened
@@ -149,6 +161,22 @@ pub(super) fn create_upload(path: &Path) -> Result<File, BlobError> {
 /// Opens an upload file that is already there; `None` when it is not.
 pub(super) fn open_upload(path: &Path) -> Result<Option<File>, BlobError> {
     open_regular(path, OFlags::RDWR)
+}
+
+/// Opens a file for reading; `None` when there is no regular file.
+pub(super) fn open_regular_file(path: &Path) -> Result<Option<File>, BlobError> {
+    open_regular(path, OFlags::RDONLY)
+}
+
+/// Makes a change of the directory around `path` durable. A directory that is not there has nothing to lose.
+pub(super) fn sync_parent(path: &Path, disk: &Disk) -> Result<(), BlobError> {
+    let parent = parent(path);
+    match sync_directory(parent) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(disk.sync_failed(parent, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes a file. One that is not there is fine.
@@ -177,6 +205,6 @@ fn open_regular(path: &Path, access: OFlags) -> Result<Option<File>, BlobError> 
     }
 }
 
-fn create_directory(path: &Path) -> Result<(), BlobError> {
+pub(super) fn create_directory(path: &Path) -> Result<(), BlobError> {
     crate::durable::create_dir(path).map_err(BlobError::from)
 }

@@ -6,6 +6,7 @@
 //! | `bodies` | digest | bytes of an inline blob; in RocksDB's blob files, so compaction does not copy them |
 //! | `pins` | digest, ticket | nothing |
 //! | `strays` | digest | nothing: a file may lie under this digest although there is no record |
+//! | `notes` | name | what background work remembers, such as how far a scrub got |
 //!
 //! Nothing of this is replicated. Every write is synced and atomic; writes that arrive while a sync runs share
 //! the next one.
@@ -54,6 +55,27 @@ impl LocalIndex {
         let database = Arc::new(database::open(directory, options)?);
         let writer = Writer::start(Arc::clone(&database), disk, options)?;
         Ok(LocalIndex { database, writer })
+    }
+
+    /// Opens the index in `directory` to be read only: every write fails.
+    pub(super) fn open_read_only(
+        directory: &Path,
+        options: &BlobOptions,
+        disk: Arc<Disk>,
+    ) -> Result<Self, StorageError> {
+        let database = Arc::new(database::open_read_only(directory, options)?);
+        let writer = Writer::start(Arc::clone(&database), disk, options)?;
+        Ok(LocalIndex { database, writer })
+    }
+
+    /// Pins of all blobs together.
+    pub(super) fn pin_count(&self) -> Result<u64, StorageError> {
+        let mut count = 0;
+        self.scan(Family::Pins, &[], &mut |_, _| {
+            count += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(count)
     }
 
     /// What is recorded of a blob.
@@ -127,6 +149,21 @@ impl LocalIndex {
         Ok(strays)
     }
 
+    /// What was remembered under a name.
+    pub(super) fn note(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        self.database
+            .get_cf(&family(&self.database, Family::Notes), name)
+            .map_err(StorageError::database("read the local index"))
+    }
+
+    /// That stored bytes of the index are not what was written.
+    pub(super) fn damaged(&self, what: &'static str) -> StorageError {
+        StorageError::Corrupt {
+            path: self.database.path().to_owned(),
+            what,
+        }
+    }
+
     /// Writes, and returns when it is durable.
     pub(super) async fn write(&self, edit: Edit) -> Result<(), BlobError> {
         self.writer.submit(edit).await?.wait().await
@@ -165,12 +202,5 @@ impl LocalIndex {
             }
         }
         Ok(())
-    }
-
-    fn damaged(&self, what: &'static str) -> StorageError {
-        StorageError::Corrupt {
-            path: self.database.path().to_owned(),
-            what,
-        }
     }
 }

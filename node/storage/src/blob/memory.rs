@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,7 +14,10 @@ use oci::Digest;
 use super::checksum::checksums;
 use super::reader::BlobReader;
 use super::staged::StagedBlob;
-use super::{BlobStat, BlobStore, DiskUsage, Unlink, unlink};
+use super::{
+    BlobHealth, BlobStat, BlobStore, Comparison, Damage, DiskUsage, Pace, QuarantineUsage,
+    Quarantined, ScrubProgress, TrashUsage, Unlink, Verified, Walk, WalkCursor, care, unlink,
+};
 use crate::error::BlobError;
 
 /// Blobs that are gone with the process. Cheap to clone; clones share their blobs.
@@ -24,7 +28,13 @@ pub struct MemoryBlobs(Arc<Mutex<Contents>>);
 struct Contents {
     blobs: BTreeMap<Digest, StoredBlob>,
     pins: BTreeMap<Digest, BTreeSet<TicketId>>,
+    trash: BTreeMap<Digest, (StoredBlob, SystemTime)>,
+    quarantine: Vec<StoredBlob>,
+    scrub: Option<ScrubProgress>,
 }
+
+/// How long a removed blob can be adopted again.
+const TRASH_TTL: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Clone)]
 struct StoredBlob {
@@ -66,6 +76,28 @@ impl Contents {
             size_bytes: blob.bytes.len() as u64,
         })
     }
+
+    fn verify(&self, digest: &Digest) -> Verified {
+        let Some(blob) = self.blobs.get(digest) else {
+            return Verified::Absent;
+        };
+        let actual = Digest::of(digest.algorithm(), &blob.bytes);
+        if actual == *digest {
+            Verified::Sound(BlobStat {
+                digest: *digest,
+                size_bytes: blob.bytes.len() as u64,
+            })
+        } else {
+            let actual = Box::new(actual);
+            Verified::Damaged(Damage::Content { actual })
+        }
+    }
+}
+
+fn usage_of<'a>(blobs: impl Iterator<Item = &'a StoredBlob>) -> (u64, u64) {
+    blobs.fold((0, 0), |(files, bytes), blob| {
+        (files + 1, bytes + blob.bytes.len() as u64)
+    })
 }
 
 #[async_trait]
@@ -166,7 +198,9 @@ impl BlobStore for MemoryBlobs {
         if !verdict.is_unneeded() {
             return Ok(Unlink::Needed);
         }
-        contents.blobs.remove(digest);
+        if let Some(blob) = contents.blobs.remove(digest) {
+            contents.trash.insert(*digest, (blob, SystemTime::now()));
+        }
         contents.pins.remove(digest);
         Ok(Unlink::Removed)
     }
@@ -185,5 +219,110 @@ impl BlobStore for MemoryBlobs {
             total_bytes: u64::MAX,
             free_bytes: u64::MAX,
         })
+    }
+
+    async fn health(&self) -> Result<BlobHealth, BlobError> {
+        Ok(BlobHealth::Healthy)
+    }
+
+    async fn walk(&self, _after: Option<&WalkCursor>, _limit: usize) -> Result<Walk, BlobError> {
+        // Without files there is nothing that no record knows.
+        Ok(Walk::default())
+    }
+
+    async fn adopt(
+        &self,
+        digest: &Digest,
+        ticket: TicketId,
+    ) -> Result<Option<BlobStat>, BlobError> {
+        let mut contents = self.lock();
+        match contents.verify(digest) {
+            Verified::Damaged(_) => return Ok(None),
+            Verified::Sound(_) => {}
+            Verified::Absent | Verified::Missing => match contents.trash.remove(digest) {
+                Some((blob, _)) => {
+                    contents.blobs.insert(*digest, blob);
+                }
+                None => return Ok(None),
+            },
+        }
+        contents.pins.entry(*digest).or_default().insert(ticket);
+        Ok(contents.stat(digest))
+    }
+
+    async fn discard_orphan(&self, _digest: &Digest) -> Result<bool, BlobError> {
+        Ok(false)
+    }
+
+    async fn empty_trash(&self, now: SystemTime, limit: usize) -> Result<TrashUsage, BlobError> {
+        let mut contents = self.lock();
+        let is_old =
+            |since: &SystemTime| now.duration_since(*since).is_ok_and(|age| age >= TRASH_TTL);
+        let old: Vec<Digest> = contents
+            .trash
+            .iter()
+            .filter(|(_, (_, since))| is_old(since))
+            .map(|(digest, _)| *digest)
+            .take(limit)
+            .collect();
+        let gone: Vec<StoredBlob> = old
+            .iter()
+            .filter_map(|digest| contents.trash.remove(digest))
+            .map(|(blob, _)| blob)
+            .collect();
+        let (files, bytes) = usage_of(gone.iter());
+        Ok(TrashUsage { files, bytes })
+    }
+
+    async fn trash_usage(&self) -> Result<TrashUsage, BlobError> {
+        let (files, bytes) = usage_of(self.lock().trash.values().map(|(blob, _)| blob));
+        Ok(TrashUsage { files, bytes })
+    }
+
+    async fn verify(&self, digest: &Digest, _pace: Pace<'_>) -> Result<Verified, BlobError> {
+        Ok(self.lock().verify(digest))
+    }
+
+    async fn quarantine(&self, digest: &Digest) -> Result<Quarantined, BlobError> {
+        let mut contents = self.lock();
+        match contents.verify(digest) {
+            Verified::Sound(_) => return Ok(Quarantined::Sound),
+            Verified::Absent | Verified::Missing => return Ok(Quarantined::Absent),
+            Verified::Damaged(_) => {}
+        }
+        let damaged = contents.blobs.remove(digest);
+        contents.quarantine.extend(damaged);
+        Ok(Quarantined::Moved)
+    }
+
+    async fn quarantine_usage(&self) -> Result<QuarantineUsage, BlobError> {
+        let (files, bytes) = usage_of(self.lock().quarantine.iter());
+        Ok(QuarantineUsage { files, bytes })
+    }
+
+    async fn scrub_progress(&self) -> Result<Option<ScrubProgress>, BlobError> {
+        Ok(self.lock().scrub)
+    }
+
+    async fn save_scrub_progress(&self, progress: &ScrubProgress) -> Result<(), BlobError> {
+        self.lock().scrub = Some(*progress);
+        Ok(())
+    }
+
+    async fn compare(
+        &self,
+        after: Option<&Digest>,
+        through: Option<&Digest>,
+        expected: &[BlobStat],
+        limit: usize,
+    ) -> Result<Comparison, BlobError> {
+        let contents = self.lock();
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after));
+        let end = through.map_or(Bound::Unbounded, |through| Bound::Included(*through));
+        let mut found = contents
+            .blobs
+            .range((start, end))
+            .filter_map(|(digest, _)| contents.stat(digest));
+        care::compare(expected, &mut || Ok(found.next()), limit)
     }
 }

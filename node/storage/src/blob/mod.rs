@@ -5,6 +5,7 @@
 //! of CRC-32C checksums, one per 256 KiB, that is checked before a byte is handed out (invariant I6).
 
 mod budget;
+mod care;
 mod checksum;
 mod directory;
 mod files;
@@ -13,13 +14,21 @@ mod index;
 mod locks;
 mod memory;
 mod names;
+pub mod offline;
 mod options;
+mod quarantine;
 pub mod reader;
 mod shelf;
 mod space;
 mod spool;
 pub mod staged;
+mod tending;
+mod trash;
 mod unlink;
+mod verify;
+mod walk;
+
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use metadata::ids::TicketId;
@@ -27,6 +36,10 @@ use metadata::log::MetadataLog;
 use oci::Digest;
 
 use crate::error::BlobError;
+pub use care::{
+    BlobHealth, Comparison, Damage, Pace, QuarantineUsage, Quarantined, ScrubProgress, TrashUsage,
+    Verified, Walk, WalkCursor,
+};
 pub use directory::DirectoryBlobs;
 pub use memory::MemoryBlobs;
 pub use options::BlobOptions;
@@ -115,4 +128,57 @@ pub trait BlobStore: Send + Sync + 'static {
 
     /// Space left.
     async fn usage(&self) -> Result<DiskUsage, BlobError>;
+
+    /// How well the directory is. Not `is_writable` takes this node out of placement.
+    async fn health(&self) -> Result<BlobHealth, BlobError>;
+
+    /// One step of a walk over the directories: looks at no more than `limit` files after `after`. Finds files
+    /// that no record knows, and removes leftovers that are older than this process and cannot be of use.
+    async fn walk(&self, after: Option<&WalkCursor>, limit: usize) -> Result<Walk, BlobError>;
+
+    /// Makes a blob of a file that is here already, an orphan or one from the trash, instead of a copy from
+    /// another node: reads all of it, pins it with `ticket` and records it, under the digest's lock. A blob that
+    /// is here and good is only pinned. `None` when there is no file with exactly these bytes.
+    async fn adopt(&self, digest: &Digest, ticket: TicketId)
+    -> Result<Option<BlobStat>, BlobError>;
+
+    /// Moves an orphan to the trash. False when there is none (any more): a record knows the file by now.
+    async fn discard_orphan(&self, digest: &Digest) -> Result<bool, BlobError>;
+
+    /// Removes from the trash what is too old at `now`, and the oldest files while there is too much or the disk
+    /// has too little room; at most `limit` files. Returns what went. The trash is emptied in passing when a new
+    /// upload finds too little room.
+    async fn empty_trash(&self, now: SystemTime, limit: usize) -> Result<TrashUsage, BlobError>;
+
+    /// What is in the trash.
+    async fn trash_usage(&self) -> Result<TrashUsage, BlobError>;
+
+    /// Reads all of a blob again, from the disk, and compares it with its digest and its checksums. `pace` waits
+    /// after every few megabytes. May be dropped at any time; holds no lock: a verdict other than
+    /// `Verified::Sound` is to be confirmed by [`BlobStore::quarantine`].
+    async fn verify(&self, digest: &Digest, pace: Pace<'_>) -> Result<Verified, BlobError>;
+
+    /// Verifies again, under the digest's lock, and moves a damaged copy to quarantine, durably; nothing in this
+    /// program deletes it there. The pins stay.
+    async fn quarantine(&self, digest: &Digest) -> Result<Quarantined, BlobError>;
+
+    /// What is in quarantine.
+    async fn quarantine_usage(&self) -> Result<QuarantineUsage, BlobError>;
+
+    /// How far the scrub of this node got; `None` before the first.
+    async fn scrub_progress(&self) -> Result<Option<ScrubProgress>, BlobError>;
+
+    /// Remembers it, durably.
+    async fn save_scrub_progress(&self, progress: &ScrubProgress) -> Result<(), BlobError>;
+
+    /// Compares the blobs that should be here, ordered by digest, with those that are, in the range after
+    /// `after` through `through` (`None`: from the start, to the end). Looks at records and lengths of files, not
+    /// at bytes. At most `limit` extras are listed.
+    async fn compare(
+        &self,
+        after: Option<&Digest>,
+        through: Option<&Digest>,
+        expected: &[BlobStat],
+        limit: usize,
+    ) -> Result<Comparison, BlobError>;
 }

@@ -10,6 +10,12 @@ use crate::error::BlobError;
 pub(super) struct Names(Arc<Mutex<HashSet<String>>>);
 
 impl Names {
+    /// Whether nobody uses a name at this moment.
+    pub(super) fn is_free(&self, name: &str) -> bool {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        !names.contains(name)
+    }
+
     /// Takes a name until the claim is dropped.
     pub(super) fn claim(&self, name: &str) -> Result<NameClaim, BlobError> {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);

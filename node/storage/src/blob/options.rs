@@ -1,5 +1,7 @@
 //! What can be tuned about the blobs of a node.
 
+use std::time::Duration;
+
 use super::CHUNK_BYTES;
 
 /// Plain options; every default is chosen for a small machine.
@@ -21,7 +23,17 @@ pub struct BlobOptions {
     /// Free space that uploads must leave. Below it nothing new is staged (`BlobError::NoSpace`), so that the
     /// logs and the index, which share the disk, can still be written. `None`: 256 MiB or 1 % of the file
     /// system, whichever is smaller.
-    pub reserve_bytes: Option<u64>,
+    pub min_free_bytes: Option<u64>,
+    /// How long the file of an unlinked blob stays in the trash. Zero: no trash. Default 24 h.
+    pub trash_ttl: Duration,
+    /// Most that the trash holds; then unlinked files go at once. Default 16 GiB.
+    pub trash_max_bytes: u64,
+    /// Free space below which there is no trash. `None`: a tenth of the file system.
+    pub trash_min_free_bytes: Option<u64>,
+    /// Most damaged copies in quarantine; then more are left where they are. Default 1,000.
+    pub quarantine_max_files: u64,
+    /// Most that the quarantine holds. Default 16 GiB.
+    pub quarantine_max_bytes: u64,
     /// Write buffer of inline blobs; at most two exist. Default 16 MiB.
     pub index_write_buffer_bytes: usize,
     /// Removed inline blobs after which, when they are also a third of all, their space is reclaimed by copying
@@ -42,7 +54,12 @@ impl Default for BlobOptions {
             inline_memory_bytes: 32 << 20,
             batch_bytes: 512 << 10,
             write_back_bytes: 8 << 20,
-            reserve_bytes: None,
+            min_free_bytes: None,
+            trash_ttl: Duration::from_secs(24 * 3600),
+            trash_max_bytes: 16 << 30,
+            trash_min_free_bytes: None,
+            quarantine_max_files: 1000,
+            quarantine_max_bytes: 16 << 30,
             index_write_buffer_bytes: 16 << 20,
             index_reclaim_bytes: 64 << 20,
             index_max_wal_bytes: 64 << 20,

@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use metadata::ids::TicketId;
@@ -17,12 +18,17 @@ use super::files::Files;
 use super::index::{Edit, LocalIndex, Place, Record};
 use super::locks::DigestLocks;
 use super::options::BlobOptions;
+use super::quarantine::Quarantine;
 use super::reader::BlobReader;
 use super::space::Disk;
 use super::spool::Spool;
+use super::trash::Trash;
 use super::unlink::Verdict;
 use super::{BlobStat, Unlink, files};
 use crate::error::BlobError;
+
+/// Files that leave the trash when an upload finds too little room.
+const MADE_ROOM_FILES: usize = 1000;
 
 /// Files, index and locks of one blob directory. Whoever changes a digest holds its lock.
 pub(super) struct Shelf {
@@ -30,19 +36,16 @@ pub(super) struct Shelf {
     pub index: LocalIndex,
     pub locks: DigestLocks,
     pub disk: Arc<Disk>,
+    pub trash: Trash,
+    pub quarantine: Quarantine,
 }
 
 impl Shelf {
     pub(super) fn open(data: &Path, options: &BlobOptions) -> Result<Self, BlobError> {
         let files = Files::open(data)?;
-        let disk = Arc::new(Disk::new(data, options.reserve_bytes)?);
+        let disk = Arc::new(Disk::new(data, options.min_free_bytes)?);
         let index = LocalIndex::open(files.index(), options, Arc::clone(&disk))?;
-        let shelf = Shelf {
-            files,
-            index,
-            locks: DigestLocks::new(),
-            disk,
-        };
+        let shelf = Self::of(files, index, disk, options)?;
         let mut edit = Edit::default();
         for digest in shelf.index.strays()? {
             shelf.remove_stray_file(&digest)?;
@@ -52,6 +55,42 @@ impl Shelf {
             shelf.index.write_alone(edit)?;
         }
         Ok(shelf)
+    }
+
+    /// Opens it without changing anything: to be looked at only.
+    pub(super) fn inspect(data: &Path, options: &BlobOptions) -> Result<Self, BlobError> {
+        let files = Files::below(data);
+        let disk = Arc::new(Disk::new(data, options.min_free_bytes)?);
+        let index = LocalIndex::open_read_only(files.index(), options, Arc::clone(&disk))?;
+        Self::of(files, index, disk, options)
+    }
+
+    fn of(
+        files: Files,
+        index: LocalIndex,
+        disk: Arc<Disk>,
+        options: &BlobOptions,
+    ) -> Result<Self, BlobError> {
+        Ok(Shelf {
+            trash: Trash::open(files.blobs(), options, &disk)?,
+            quarantine: Quarantine::open(files.blobs(), options),
+            files,
+            index,
+            locks: DigestLocks::new(),
+            disk,
+        })
+    }
+
+    /// Refuses when there is no room for uploads. What is in the trash goes first.
+    pub(super) fn check_room(&self) -> Result<(), BlobError> {
+        match self.disk.check_room() {
+            Err(BlobError::NoSpace) if self.trash.usage().files > 0 => {
+                self.trash
+                    .empty(SystemTime::now(), MADE_ROOM_FILES, &self.disk)?;
+                self.disk.check_room()
+            }
+            room => room,
+        }
     }
 
     /// The batch that makes a small blob durable.
@@ -221,15 +260,17 @@ impl Shelf {
             .write_blocking(Edit::default().remove_stray(digest))
     }
 
-    /// Removes a file that may lie under a digest without a record that wants it.
-    fn remove_stray_file(&self, digest: &Digest) -> Result<(), BlobError> {
+    /// Trashes a file that may lie under a digest without a record that wants it.
+    pub(super) fn remove_stray_file(&self, digest: &Digest) -> Result<(), BlobError> {
         match self.index.record(digest)? {
             Some(record) if record.place == Place::File => Ok(()),
-            _ => self.files.remove_blob(digest, &self.disk),
+            _ => self
+                .trash
+                .take(&self.files.blob(digest), digest, &self.disk),
         }
     }
 
-    fn has_file(&self, digest: &Digest, size_bytes: u64) -> Result<bool, BlobError> {
+    pub(super) fn has_file(&self, digest: &Digest, size_bytes: u64) -> Result<bool, BlobError> {
         let Some(file) = self.files.open_blob(digest)? else {
             return Ok(false);
         };
@@ -241,7 +282,7 @@ impl Shelf {
 
     /// Looks at what is here, every chunk of it. Whoever commits holds fresh bytes: a rotten copy must not be
     /// counted in their stead, and reading it back costs less than the upload did.
-    fn look(&self, digest: &Digest) -> Result<Found, BlobError> {
+    pub(super) fn look(&self, digest: &Digest) -> Result<Found, BlobError> {
         let Some(record) = self.index.record(digest)? else {
             return Ok(Found::Nothing);
         };
@@ -262,7 +303,7 @@ impl Shelf {
 }
 
 /// What is here of a blob.
-enum Found {
+pub(super) enum Found {
     Nothing,
     Whole,
     Damaged(Record),

@@ -4,34 +4,51 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::DiskUsage;
+use rustix::fs::{StatVfs, StatVfsMountFlags};
+
+use super::{BlobHealth, DiskUsage};
 use crate::error::BlobError;
 
-/// The reserve nobody configured.
-const DEFAULT_RESERVE_BYTES: u64 = 256 << 20;
+/// The floor nobody configured.
+const DEFAULT_MIN_FREE_BYTES: u64 = 256 << 20;
 
 /// State of the disk that all parts of a blob store share.
 pub(super) struct Disk {
     directory: PathBuf,
-    reserve_bytes: u64,
+    min_free_bytes: u64,
     failed: AtomicBool,
 }
 
 impl Disk {
-    /// `reserve_bytes`: see `BlobOptions`.
-    pub(super) fn new(directory: &Path, reserve_bytes: Option<u64>) -> Result<Self, BlobError> {
+    /// `min_free_bytes`: see `BlobOptions`.
+    pub(super) fn new(directory: &Path, min_free_bytes: Option<u64>) -> Result<Self, BlobError> {
         let total_bytes = usage(directory)?.total_bytes;
-        let reserve_bytes =
-            reserve_bytes.unwrap_or_else(|| DEFAULT_RESERVE_BYTES.min(total_bytes / 100));
+        let min_free_bytes =
+            min_free_bytes.unwrap_or_else(|| DEFAULT_MIN_FREE_BYTES.min(total_bytes / 100));
         Ok(Disk {
             directory: directory.to_owned(),
-            reserve_bytes,
+            min_free_bytes,
             failed: AtomicBool::new(false),
         })
     }
 
     pub(super) fn usage(&self) -> Result<DiskUsage, BlobError> {
         usage(&self.directory)
+    }
+
+    /// Whether the directory can be written, and if not, why.
+    pub(super) fn health(&self) -> Result<BlobHealth, BlobError> {
+        if self.failed.load(Ordering::Acquire) {
+            return Ok(BlobHealth::Failed);
+        }
+        let stat = statvfs(&self.directory)?;
+        if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Ok(BlobHealth::ReadOnly);
+        }
+        Ok(match self.check_room() {
+            Err(BlobError::NoSpace) => BlobHealth::Full,
+            room => room.map(|()| BlobHealth::Healthy)?,
+        })
     }
 
     /// Refuses when a sync failed before.
@@ -46,7 +63,7 @@ impl Disk {
     /// Refuses when a sync failed before, or when uploads have used up what they may.
     pub(super) fn check_room(&self) -> Result<(), BlobError> {
         self.check_writable()?;
-        if self.usage()?.free_bytes < self.reserve_bytes {
+        if self.usage()?.free_bytes < self.min_free_bytes {
             Err(BlobError::NoSpace)
         } else {
             Ok(())
@@ -73,10 +90,13 @@ impl Disk {
 }
 
 fn usage(directory: &Path) -> Result<DiskUsage, BlobError> {
-    let stat = rustix::fs::statvfs(directory)
-        .map_err(|error| BlobError::io("stat", directory)(error.into()))?;
+    let stat = statvfs(directory)?;
     Ok(DiskUsage {
         total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
         free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
     })
+}
+
+fn statvfs(directory: &Path) -> Result<StatVfs, BlobError> {
+    rustix::fs::statvfs(directory).map_err(|error| BlobError::io("stat", directory)(error.into()))
 }

@@ -18,6 +18,7 @@ use super::names::NameClaim;
 use super::reader::read_full;
 use super::space::Disk;
 use crate::error::BlobError;
+use crate::failpoints;
 
 /// Hash and checksum take turns on pieces of this size, so that the second finds it in the processor's cache.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -139,7 +140,9 @@ impl Spool {
             Some(file) => file,
             None => Arc::new(files::create_upload(self.path())?),
         };
-        if let Err(error) = write_all(&file, pieces, self.written_bytes) {
+        let written = failpoints::hit("tmp_write")
+            .and_then(|()| write_all(&file, pieces, self.written_bytes));
+        if let Err(error) = written {
             self.undo(&file);
             return Err(BlobError::io("write", self.path())(error));
         }
@@ -178,7 +181,8 @@ impl Spool {
             return Ok(());
         };
         if self.synced_bytes < self.written_bytes {
-            if let Err(error) = file.sync_data() {
+            let synced = failpoints::hit("tmp_before_fsync").and_then(|()| file.sync_data());
+            if let Err(error) = synced {
                 self.is_lost = true;
                 return Err(self.target.disk.sync_failed(self.path(), error));
             }

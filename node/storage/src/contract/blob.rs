@@ -3,9 +3,11 @@
 mod fixture;
 mod reading;
 mod staging;
+mod tending;
 mod unlinking;
 
 pub(crate) use fixture::{Cluster, HERE, bytes, digest, on_disk, put, read_all, stage, ticket};
+pub(crate) use tending::{unlinked, verify};
 pub(crate) use unlinking::LaggingLog;
 
 use crate::blob::{BlobStore, CHUNK_BYTES, DirectoryBlobs, MemoryBlobs};
@@ -59,6 +61,11 @@ contracts!(
     unlinking::pinning_again_protects,
     unlinking::a_blob_comes_back_after_it_was_unlinked,
     unlinking::readers_outlive_the_blob,
+    tending::an_unlinked_blob_can_be_adopted_again,
+    tending::trash_is_emptied_when_it_is_old,
+    tending::sound_blobs_stay,
+    tending::what_is_here_is_compared_with_what_should_be,
+    tending::a_scrub_remembers_how_far_it_got,
 );
 
 /// Both kinds of store are used by others through this.

@@ -13,6 +13,7 @@ use rocksdb::{Cache, ColumnFamilyDescriptor};
 use super::{Database, StorageOptions, family};
 use crate::durable;
 use crate::error::StorageError;
+use crate::failpoints;
 use crate::state::Applied;
 
 /// The key space.
@@ -101,16 +102,25 @@ pub(super) struct Pointer {
 }
 
 impl Pointer {
+    /// Reads the pointer file; `None` when there is none.
+    pub(super) fn load(dir: &Path) -> Result<Option<Pointer>, StorageError> {
+        let path = dir.join(POINTER);
+        let Some(bytes) = durable::read_file(&path)? else {
+            return Ok(None);
+        };
+        let corrupt = StorageError::Corrupt {
+            path,
+            what: "it does not name a generation; replace this node",
+        };
+        Pointer::decode(&bytes).map(Some).ok_or(corrupt)
+    }
+
     /// Reads the pointer file, or starts the first generation of a new directory.
     pub(super) fn load_or_start(dir: &Path) -> Result<Pointer, StorageError> {
-        let path = dir.join(POINTER);
-        if let Some(bytes) = durable::read_file(&path)? {
-            let corrupt = StorageError::Corrupt {
-                path,
-                what: "it does not name a generation",
-            };
-            return Pointer::decode(&bytes).ok_or(corrupt);
+        if let Some(pointer) = Pointer::load(dir)? {
+            return Ok(pointer);
         }
+        let path = dir.join(POINTER);
         if names(dir)?
             .iter()
             .any(|name| name.starts_with(GENERATION_PREFIX))
@@ -128,6 +138,8 @@ impl Pointer {
 
     /// Writes the pointer file, durably. This is the instant of a swap.
     pub(super) fn save(self, dir: &Path) -> Result<(), StorageError> {
+        failpoints::hit("snapshot_install_before_swap")
+            .map_err(StorageError::io("write", &dir.join(POINTER)))?;
         durable::write_file(&dir.join(POINTER), self.encode().as_bytes())
     }
 
@@ -172,7 +184,7 @@ pub(super) fn checkpoint_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{CHECKPOINT_PREFIX}{number}"))
 }
 
-fn generation_path(dir: &Path, number: u64) -> PathBuf {
+pub(super) fn generation_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(generation_name(number))
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::durable;
 use crate::error::StorageError;
+use crate::failpoints;
 
 const MAGIC: &[u8; 8] = b"argosyhw";
 const SLOT_BYTES: usize = 36;
@@ -49,7 +50,7 @@ impl HighWater {
         let Some((generation, mark)) = newest else {
             return Err(StorageError::Corrupt {
                 path: path.to_path_buf(),
-                what: "neither slot is intact",
+                what: "neither slot is intact; replace this node",
             });
         };
         let file = OpenOptions::new()
@@ -90,11 +91,11 @@ impl HighWater {
     pub(super) fn write(&mut self, mark: Mark) -> Result<(), StorageError> {
         let generation = self.generation + 1;
         let offset = (generation % SLOTS) * SECTOR_BYTES as u64;
-        self.file
-            .write_all_at(&encode(generation, mark), offset)
+        failpoints::hit("hwm_before_write")
+            .and_then(|()| self.file.write_all_at(&encode(generation, mark), offset))
             .map_err(StorageError::io("write", &self.path))?;
-        self.file
-            .sync_data()
+        failpoints::hit("hwm_before_sync")
+            .and_then(|()| self.file.sync_data())
             .map_err(StorageError::io("sync", &self.path))?;
         self.generation = generation;
         self.mark = mark;

@@ -12,10 +12,11 @@ use super::sync::LogSync;
 use super::{Database, StorageOptions, family};
 use crate::durable;
 use crate::error::StorageError;
+use crate::failpoints;
 use crate::log::{LogEnds, LogStore, Synced, VOTE};
 
 const DATABASE: &str = "log";
-const HIGH_WATER: &str = "hwm";
+pub(super) const HIGH_WATER: &str = "hwm";
 
 /// Big-endian index to entry.
 const ENTRIES: &str = "entries";
@@ -25,6 +26,19 @@ const STATE: &str = "state";
 const PURGED: &[u8] = b"log.purged";
 /// Big-endian count of durable votes, compared with the high-water mark.
 const VOTES: &[u8] = b"log.votes";
+
+/// Where the database of the log in `dir` is.
+pub(super) fn log_path(dir: &Path) -> PathBuf {
+    dir.join(DATABASE)
+}
+
+pub(super) fn log_families(options: &StorageOptions) -> Vec<ColumnFamilyDescriptor> {
+    vec![
+        ColumnFamilyDescriptor::new(ENTRIES, options.log_entries()),
+        ColumnFamilyDescriptor::new(STATE, options.few_keys()),
+        ColumnFamilyDescriptor::new("default", options.few_keys()),
+    ]
+}
 
 fn hard_state_key(name: &str) -> Vec<u8> {
     [b"raft.", name.as_bytes()].concat()
@@ -45,7 +59,7 @@ pub struct RocksLog {
 
 /// Where the log ends, as the database has it.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tail {
+pub(super) struct Tail {
     purged: Option<(u64, Bytes)>,
     /// Indexes of the entries. Empty at 0 for a log that never had any: it takes any first index.
     entries: Range<u64>,
@@ -57,13 +71,9 @@ impl RocksLog {
     /// Refuses a log that has a hole, or that ends before its high-water mark: entries or a vote that this node
     /// once acknowledged are gone, and taking part in Raft again could break what was promised.
     pub fn open(dir: &Path, options: &StorageOptions) -> Result<RocksLog, StorageError> {
-        let path = dir.join(DATABASE);
+        let path = log_path(dir);
         durable::create_dir(&path)?;
-        let families = vec![
-            ColumnFamilyDescriptor::new(ENTRIES, options.log_entries()),
-            ColumnFamilyDescriptor::new(STATE, options.few_keys()),
-            ColumnFamilyDescriptor::new("default", options.few_keys()),
-        ];
+        let families = log_families(options);
         let database = Arc::new(super::open(&path, &options.log_database(), families)?);
         let tail = Tail::load(&database, &path)?;
         let votes = load_votes(&database, &path)?;
@@ -102,6 +112,7 @@ impl RocksLog {
     }
 
     fn write_durably(&self, batch: WriteBatch, action: &'static str) -> Result<(), StorageError> {
+        failpoints::hit("log_before_change").map_err(StorageError::database(action))?;
         let mut options = WriteOptions::default();
         options.set_sync(true);
         self.database
@@ -178,8 +189,8 @@ impl LogStore for RocksLog {
             for (index, entry) in &entries {
                 batch.put_cf(&entries_family, index.to_be_bytes(), entry);
             }
-            self.database
-                .write(batch)
+            failpoints::hit("raft_append_before_write")
+                .and_then(|()| self.database.write(batch).map_err(std::io::Error::other))
                 .map_err(StorageError::database("append to the log"))?;
             tail.entries = appended;
         }
@@ -237,6 +248,7 @@ impl LogStore for RocksLog {
         // Durable before the files go: they must not be missing from a log that does not know it was purged.
         self.write_durably(batch, "purge the log")?;
         tail.purge(index, marker);
+        failpoints::hit("purge_before_files").map_err(StorageError::database("purge the log"))?;
         self.database
             .delete_file_in_range_cf(&entries_family, 0_u64.to_be_bytes(), index.to_be_bytes())
             .map_err(StorageError::database("remove purged files of the log"))
@@ -279,7 +291,7 @@ impl LogStore for RocksLog {
 
 impl Tail {
     /// Reads every entry once: a hole must be found now, not when Raft needs what is missing.
-    fn load(database: &Database, path: &Path) -> Result<Tail, StorageError> {
+    pub(super) fn load(database: &Database, path: &Path) -> Result<Tail, StorageError> {
         let corrupt = |what| StorageError::Corrupt {
             path: path.to_path_buf(),
             what,
@@ -323,8 +335,12 @@ impl Tail {
     }
 
     /// The index after the last entry, purged ones included.
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.entries.end
+    }
+
+    pub(super) fn purged_through(&self) -> Option<u64> {
+        self.purged.as_ref().map(|(index, _)| *index)
     }
 
     /// The range of entries once `new` is appended; `None` when there is nothing to append.
@@ -363,7 +379,7 @@ impl Tail {
     }
 }
 
-fn load_votes(database: &Database, path: &Path) -> Result<u64, StorageError> {
+pub(super) fn load_votes(database: &Database, path: &Path) -> Result<u64, StorageError> {
     let votes = database
         .get_cf(&family(database, STATE), VOTES)
         .map_err(StorageError::database("read the number of votes"))?;
@@ -376,30 +392,34 @@ fn load_votes(database: &Database, path: &Path) -> Result<u64, StorageError> {
 
 /// Opens the mark and compares what the log has with it.
 fn check_high_water(path: &Path, found: Mark) -> Result<HighWater, StorageError> {
-    let refused = |why: String| {
-        Err(StorageError::Refused {
-            path: path.to_path_buf(),
-            why,
-        })
-    };
-    let Some(high_water) = HighWater::load(path)? else {
-        if found == Mark::default() {
-            return HighWater::create(path);
-        }
-        return refused(format!(
+    let high_water = HighWater::load(path)?;
+    compare_with_mark(path, found, high_water.as_ref().map(HighWater::mark))?;
+    high_water.map_or_else(|| HighWater::create(path), Ok)
+}
+
+/// Refuses a log that is behind its mark, or that lost it.
+pub(super) fn compare_with_mark(
+    path: &Path,
+    found: Mark,
+    mark: Option<Mark>,
+) -> Result<(), StorageError> {
+    let why = match mark {
+        None if found == Mark::default() => return Ok(()),
+        None => format!(
             "it is missing, but the log has entries before {} and {} votes; replace this node",
             found.end, found.votes
-        ));
-    };
-    let mark = high_water.mark();
-    if found.end < mark.end || found.votes < mark.votes {
-        return refused(format!(
+        ),
+        Some(mark) if found.end < mark.end || found.votes < mark.votes => format!(
             "the log was rolled back: it ends before entry {} with {} votes, and had reached entry {} with {} votes; \
              replace this node",
             found.end, found.votes, mark.end, mark.votes
-        ));
-    }
-    Ok(high_water)
+        ),
+        Some(_) => return Ok(()),
+    };
+    Err(StorageError::Refused {
+        path: path.to_path_buf(),
+        why,
+    })
 }
 
 fn parse_number(bytes: &[u8]) -> Option<u64> {

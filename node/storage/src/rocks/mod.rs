@@ -9,6 +9,7 @@ pub mod state;
 
 mod generation;
 mod hwm;
+pub mod offline;
 mod sync;
 
 use std::path::Path;
@@ -166,8 +167,15 @@ pub(crate) fn open(
     options: &Options,
     families: Vec<ColumnFamilyDescriptor>,
 ) -> Result<Database, StorageError> {
-    Database::open_cf_descriptors(options, path, families)
-        .map_err(StorageError::database("open the database"))
+    Database::open_cf_descriptors(options, path, families).map_err(open_failed(path))
+}
+
+/// A database that does not open: RocksDB names the file of it that is to blame, if one is.
+pub(crate) fn open_failed(path: &Path) -> impl FnOnce(rocksdb::Error) -> StorageError {
+    move |source| StorageError::Unopenable {
+        path: path.to_path_buf(),
+        source: Box::new(source),
+    }
 }
 
 /// A column family that the database was opened with.

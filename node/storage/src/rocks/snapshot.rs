@@ -10,6 +10,7 @@ use super::generation::{APPLIED, KEYS, META, encode_applied, families, load_appl
 use super::{Database, StorageOptions, family};
 use crate::durable;
 use crate::error::StorageError;
+use crate::failpoints;
 use crate::snapshot_stream::{SnapshotReader, SnapshotWriter};
 use crate::state::{Applied, StateCheckpoint};
 
@@ -37,6 +38,8 @@ impl RocksCheckpoint {
         cache: &Cache,
     ) -> Result<RocksCheckpoint, StorageError> {
         let files = CheckpointFiles(path);
+        failpoints::hit("snapshot_build")
+            .map_err(StorageError::database("take a checkpoint of the state"))?;
         Checkpoint::new(database)
             .and_then(|checkpoint| checkpoint.create_checkpoint(&files.0))
             .map_err(StorageError::database("take a checkpoint of the state"))?;
@@ -127,6 +130,8 @@ pub(super) fn fill(database: &Database, source: &mut dyn Read) -> Result<Applied
 
 /// Writes without a write-ahead log: the database counts only once it is flushed and pointed to.
 fn write_unlogged(database: &Database, batch: WriteBatch) -> Result<(), StorageError> {
+    failpoints::hit("snapshot_install_chunk")
+        .map_err(StorageError::database("fill a new state"))?;
     let mut options = WriteOptions::default();
     options.disable_wal(true);
     database

@@ -21,6 +21,7 @@ use super::generation::{
 use super::snapshot::{RocksCheckpoint, fill};
 use super::{Database, StorageOptions, family};
 use crate::error::StorageError;
+use crate::failpoints;
 use crate::state::{Applied, StateCheckpoint, StateStore};
 
 /// The state on disk.
@@ -93,6 +94,10 @@ impl RocksState {
             self.is_failed.store(true, Ordering::Release);
             return Err(error);
         }
+        if let Err(error) = failpoints::hit("snapshot_install_after_swap") {
+            self.is_failed.store(true, Ordering::Release);
+            return Err(StorageError::database("install a state")(error));
+        }
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let previous = std::mem::replace(&mut *current, Arc::new(next));
         drop(current);
@@ -128,8 +133,9 @@ impl StateStore for RocksState {
             }
         }
         batch.put_cf(&family(database, META), APPLIED, encode_applied(&applied)?);
-        database
-            .write(batch)
+        failpoints::hit("apply_before_batch")
+            .and_then(|()| database.write(batch).map_err(std::io::Error::other))
+            .and_then(|()| failpoints::hit("apply_after_batch"))
             .map_err(StorageError::database("commit to the state"))
     }
 
@@ -138,9 +144,12 @@ impl StateStore for RocksState {
         if self.is_failed.load(Ordering::Acquire) {
             return Err(StorageError::Closed);
         }
-        self.generation()
-            .database()
-            .flush_wal(true)
+        failpoints::hit("purge_before_state_sync")
+            .and_then(|()| {
+                let generation = self.generation();
+                let flushed = generation.database().flush_wal(true);
+                flushed.map_err(std::io::Error::other)
+            })
             .map_err(StorageError::database("sync the state"))
     }
 
@@ -156,6 +165,8 @@ impl StateStore for RocksState {
 
     fn install(&self, source: &mut dyn Read) -> Result<Applied, StorageError> {
         let _writer = self.writer()?;
+        failpoints::hit("snapshot_install_begin")
+            .map_err(StorageError::database("install a state"))?;
         let number = self.generation().number + 1;
         let next = Generation::open(&self.dir, number, true, &self.options, &self.cache)?;
         // Unless it gets whole, it goes away with this variable.
@@ -167,14 +178,14 @@ impl StateStore for RocksState {
 }
 
 /// One consistent view: a RocksDB snapshot.
-struct RocksView<'a> {
+pub(super) struct RocksView<'a> {
     snapshot: SnapshotWithThreadMode<'a, Database>,
     keys: Arc<BoundColumnFamily<'a>>,
     applied: LogIndex,
 }
 
 impl<'a> RocksView<'a> {
-    fn new(database: &'a Database) -> Result<RocksView<'a>, ViewError> {
+    pub(super) fn new(database: &'a Database) -> Result<RocksView<'a>, ViewError> {
         let snapshot = database.snapshot();
         let applied = snapshot
             .get_cf(&family(database, META), APPLIED)

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::Database;
 use super::hwm::{HighWater, Mark};
 use crate::error::StorageError;
+use crate::failpoints;
 use crate::log::Synced;
 
 /// Requests that can wait, and the largest group. A caller that finds the queue full blocks.
@@ -170,6 +171,10 @@ impl SyncThread {
                 Request::HardState { votes, reply } => {
                     if let Some(votes) = votes {
                         self.durable.votes = votes;
+                        // Aborts or delays between the vote and its mark; its failure is that of the mark.
+                        if let Err(error) = failpoints::hit("vote_before_mark") {
+                            self.failure = Some(format!("writing a vote failed: {error}"));
+                        }
                         self.write_mark();
                     }
                     // A caller that is gone needs no answer.
@@ -189,7 +194,10 @@ impl SyncThread {
             return;
         }
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.database.flush_wal(true) {
+        let synced = failpoints::hit("raft_before_sync")
+            .and_then(|()| self.database.flush_wal(true).map_err(std::io::Error::other))
+            .and_then(|()| failpoints::hit("raft_after_sync"));
+        if let Err(error) = synced {
             self.failure = Some(format!("syncing the log failed: {error}"));
         }
     }

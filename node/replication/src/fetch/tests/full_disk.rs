@@ -14,7 +14,7 @@ use crate::ReplicationOptions;
 fn full(cluster: &Cluster) -> (TempDir, Arc<Replication>) {
     let data = tempfile::tempdir().unwrap();
     let options = BlobOptions {
-        reserve_bytes: Some(u64::MAX),
+        min_free_bytes: Some(u64::MAX),
         ..BlobOptions::default()
     };
     let blobs = Arc::new(DirectoryBlobs::open(data.path(), options).unwrap());

@@ -4,6 +4,7 @@ mod crashes;
 mod damage;
 mod memory;
 mod space;
+mod tending;
 
 use std::path::{Path, PathBuf};
 

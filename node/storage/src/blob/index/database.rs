@@ -20,10 +20,17 @@ pub(super) enum Family {
     Bodies,
     Pins,
     Strays,
+    Notes,
 }
 
 impl Family {
-    const ALL: [Family; 4] = [Family::Blobs, Family::Bodies, Family::Pins, Family::Strays];
+    const ALL: [Family; 5] = [
+        Family::Blobs,
+        Family::Bodies,
+        Family::Pins,
+        Family::Strays,
+        Family::Notes,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -31,6 +38,7 @@ impl Family {
             Family::Bodies => "bodies",
             Family::Pins => "pins",
             Family::Strays => "strays",
+            Family::Notes => "notes",
         }
     }
 }
@@ -45,6 +53,17 @@ const BODY_IN_FILE_BYTES: u64 = 1 << 10;
 const BODY_FILE_BYTES: u64 = 64 << 20;
 
 pub(super) fn open(directory: &Path, options: &BlobOptions) -> Result<Database, StorageError> {
+    crate::rocks::open(directory, &whole(options), families(options))
+}
+
+pub(super) fn open_read_only(
+    directory: &Path,
+    options: &BlobOptions,
+) -> Result<Database, StorageError> {
+    crate::rocks::offline::open(directory, &whole(options), families(options))
+}
+
+fn families(options: &BlobOptions) -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(options.index_cache_bytes);
     let descriptor = |name, which| ColumnFamilyDescriptor::new(name, table(which, options, &cache));
     let mut families: Vec<_> = Family::ALL
@@ -53,7 +72,7 @@ pub(super) fn open(directory: &Path, options: &BlobOptions) -> Result<Database, 
     // RocksDB insists on a family of this name. Nothing is in it, but after a full disk RocksDB wants as much
     // free space as the largest write buffer before it goes on, and 64 MiB is its default.
     families.push(descriptor(DEFAULT_COLUMN_FAMILY_NAME, Family::Strays));
-    crate::rocks::open(directory, &whole(options), families)
+    families
 }
 
 pub(super) fn family(database: &Database, which: Family) -> Arc<BoundColumnFamily<'_>> {

@@ -60,6 +60,11 @@ impl Edit {
         self.with(Family::Strays, digest.to_key(), None)
     }
 
+    /// Something small to remember under a name.
+    pub(in crate::blob) fn put_note(self, name: &str, note: Vec<u8>) -> Self {
+        self.with(Family::Notes, name.into(), Some(note.into()))
+    }
+
     pub(in crate::blob) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }

@@ -17,6 +17,7 @@ use super::reclaim::Reclaimer;
 use crate::blob::options::BlobOptions;
 use crate::blob::space::Disk;
 use crate::error::{BlobError, StorageError};
+use crate::failpoints;
 
 /// Edits that may wait. Bodies among them are held by their uploads anyway.
 const QUEUE_EDITS: usize = 256;
@@ -185,13 +186,22 @@ impl Target {
         }
     }
 
+    /// An injected failure counts like one of the database.
+    fn hit(&self, point: &'static str) -> Result<(), BlobError> {
+        failpoints::hit(point).map_err(|error| {
+            let path = self.database.path();
+            self.disk.sync_failed(path, error)
+        })
+    }
+
     /// A full disk fails this batch; RocksDB then refuses writes until, some seconds after there is room again,
     /// it has moved to a new log. Anything else leaves unknown what is durable and ends all writing.
     fn write(&self, batch: WriteBatch) -> Result<(), BlobError> {
         self.disk.check_writable()?;
+        self.hit("index_before_sync")?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         let Err(error) = self.database.write_opt(batch, &self.synced) else {
-            return Ok(());
+            return self.hit("index_after_sync");
         };
         // The binding tells the kind of an error, not its subcode; RocksDB keeps the text of strerror.
         let text = error.to_string();

@@ -27,7 +27,7 @@ impl SmallDisk {
 
     fn open(&self) -> DirectoryBlobs {
         let options = BlobOptions {
-            reserve_bytes: Some(0),
+            min_free_bytes: Some(0),
             ..BlobOptions::default()
         };
         DirectoryBlobs::open(self.0.path(), options).expect("opens")
@@ -46,7 +46,7 @@ async fn below_the_reserve_nothing_new_is_staged() {
     let blob = bytes(FILE, 1);
     put(&open(directory.path()), &blob, ticket(1)).await;
     let options = BlobOptions {
-        reserve_bytes: Some(u64::MAX),
+        min_free_bytes: Some(u64::MAX),
         ..BlobOptions::default()
     };
     let store = DirectoryBlobs::open(directory.path(), options).expect("opens");
@@ -64,7 +64,7 @@ async fn below_the_reserve_nothing_new_is_staged() {
 async fn an_upload_stops_at_the_reserve_and_can_go_on() {
     let directory = tempfile::tempdir().expect("a directory");
     let options = BlobOptions {
-        reserve_bytes: Some(u64::MAX),
+        min_free_bytes: Some(u64::MAX),
         write_back_bytes: 1 << 20,
         ..BlobOptions::default()
     };
