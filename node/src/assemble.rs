@@ -18,6 +18,7 @@ use runtime::Shutdown;
 use storage::blob::{BlobOptions, BlobStore, DirectoryBlobs};
 use storage::error::{BlobError, StorageError};
 use storage::layout::DataDir;
+use storage::reserve::Reserve;
 use storage::rocks::{RocksLog, RocksState, StorageOptions};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -33,6 +34,9 @@ const STOP_TIME: Duration = Duration::from_secs(10);
 
 /// How often a new node looks whether its cluster has been given a name.
 const BIND_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often the reserve of the Raft directory is looked at.
+const RESERVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a node does not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +71,7 @@ pub enum StartupError {
 /// What is open on disk.
 struct Stores {
     directory: DataDir,
+    reserve: Reserve,
     log: Arc<RocksLog>,
     state: Arc<RocksState>,
     blobs: Arc<DirectoryBlobs>,
@@ -95,17 +100,22 @@ fn open_stores(config: &Config) -> Result<Stores, StartupError> {
         block_cache_bytes: usize::try_from(raw.storage.state_cache_bytes).unwrap_or(usize::MAX),
         ..StorageOptions::default()
     };
+    let reserve = Reserve::open(&directory.raft_dir(), raw.storage.reserve_bytes)?;
     let log = Arc::new(RocksLog::open(&directory.raft_dir(), &options)?);
     let state = Arc::new(RocksState::open(&directory.state_dir(), &options)?);
     let options = BlobOptions {
         inline_limit_bytes: usize::try_from(raw.storage.inline_max_bytes).unwrap_or(usize::MAX),
         inline_memory_bytes: raw.storage.inline_memory_bytes,
-        min_free_bytes: Some(raw.storage.reserve_bytes).filter(|bytes| *bytes > 0),
+        min_free_bytes: Some(raw.storage.min_free_bytes).filter(|bytes| *bytes > 0),
+        trash_ttl: Duration::from_millis(raw.storage.trash_ttl_ms),
+        trash_max_bytes: raw.storage.trash_max_bytes,
+        quarantine_max_bytes: raw.storage.quarantine_max_bytes,
         ..BlobOptions::default()
     };
     let blobs = Arc::new(DirectoryBlobs::open(&raw.node.data_dir, options)?);
     Ok(Stores {
         directory,
+        reserve,
         log,
         state,
         blobs,
@@ -236,6 +246,7 @@ impl Node {
         let options = raft_options(config, &stores.directory);
         let raft = RaftNode::open(options, stores.log, stores.state.clone()).await?;
         let work = Shutdown::new();
+        tend_reserve(stores.reserve, &work);
         let upper = upper_floors(config, &raft, &stores.blobs, &work);
         let grpc_stop = CancellationToken::new();
         let admin = AdminFront::new(AdminParts {
@@ -341,6 +352,26 @@ impl Node {
         drop(self.state);
         tracing::info!("node stopped");
     }
+}
+
+/// Gives the reserve up and makes it again as the disk fills and empties.
+fn tend_reserve(reserve: Reserve, work: &Shutdown) {
+    let reserve = Arc::new(reserve);
+    let stop = work.token();
+    drop(work.spawn("tend the reserve", async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RESERVE_INTERVAL) => {}
+                () = stop.cancelled() => return,
+            }
+            let tended = reserve.clone();
+            match tokio::task::spawn_blocking(move || tended.tend()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the reserve could not be tended"),
+                Err(_) => return,
+            }
+        }
+    }));
 }
 
 fn readiness_of(raft: Arc<RaftNode>, stopping: Arc<AtomicBool>) -> Readiness {

@@ -1,7 +1,7 @@
 //! `argosy`: one node of the registry.
 //!
 //! Exit codes: 0 stopped in order, 1 a node failed or could not start, 2 the configuration or the command line is
-//! wrong.
+//! wrong. Of `fsck`: 0 nothing is wrong, 1 something is, 2 not everything could be checked.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use node::assemble::Node;
 use node::config::{self, ConfigError, Loaded};
+use node::fsck::FsckOptions;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A replicated registry for container images and every other OCI artifact.
@@ -26,6 +27,33 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Check data directories of nodes that do not run, each for itself and all together. Changes nothing.
+    ///
+    /// Exit code 0: nothing is wrong; 1: something is; 2: not everything could be checked.
+    Fsck(Fsck),
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+struct Fsck {
+    /// A data directory; give all of a cluster to compare them with each other.
+    #[arg(long = "data", required = true)]
+    directories: Vec<PathBuf>,
+    /// Compare the lengths of blobs and do not read them.
+    #[arg(long)]
+    quick: bool,
+    /// How to print what is found.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// One line each, in words.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,12 +108,18 @@ impl Settings {
 }
 
 fn main() -> ExitCode {
+    let _armed = storage::failpoints::arm();
     let arguments = Arguments::parse();
     match arguments.command {
         Command::Serve(settings) => match settings.load() {
             Ok(loaded) => serve(&loaded),
             Err(error) => refuse(&error),
         },
+        Command::Fsck(Fsck {
+            directories,
+            quick,
+            output,
+        }) => node::fsck::run(&FsckOptions { directories, quick }).print(output == Output::Json),
         Command::Config(ConfigCommand::Check(settings)) => match settings.load() {
             Ok(_) => {
                 println!("the configuration is valid");

@@ -5,6 +5,7 @@
 //! text to violations, so each has a self-test with a snippet that breaks it beside one that does not.
 
 mod behaviours;
+mod failpoints;
 mod functions;
 mod globs;
 mod imports;
@@ -151,6 +152,24 @@ fn every_file_belongs_to_a_module() {
             .iter()
             .flat_map(|package| modules::tree(package).orphans)
             .collect(),
+    );
+}
+
+#[test]
+fn every_failpoint_is_documented() {
+    let path = workspace::root().join("node/docs/failpoints.md");
+    let text = std::fs::read_to_string(&path).expect("node/docs/failpoints.md must exist");
+    let packages = Workspace::read().packages;
+    let in_product = packages
+        .iter()
+        .filter(|package| !imports::TEST_PACKAGES.contains(&package.name.as_str()));
+    let code = in_product
+        .flat_map(|package| modules::tree(package).files)
+        .flat_map(|file| failpoints::in_code(&file.text))
+        .collect();
+    require_none(
+        "failpoints",
+        failpoints::differences(&code, &failpoints::in_document(&text)),
     );
 }
 

@@ -154,7 +154,15 @@ pub struct StorageSection {
     /// Bytes of unfinished small uploads in memory, all together; beyond it they go to files.
     pub inline_memory_bytes: u64,
     /// Uploads are refused when less space than this is free; 0: 256 MiB or 1 %, whichever is smaller.
+    pub min_free_bytes: u64,
+    /// Put aside in the Raft directory, and given up when the disk is full, so that deletes still work; 0: none.
     pub reserve_bytes: u64,
+    /// How long the files of deleted blobs stay in the trash; 0: no trash.
+    pub trash_ttl_ms: u64,
+    /// Most that the trash holds.
+    pub trash_max_bytes: u64,
+    /// Most that damaged copies may take in quarantine.
+    pub quarantine_max_bytes: u64,
     /// Block cache of the replicated state.
     pub state_cache_bytes: u64,
 }
@@ -164,7 +172,11 @@ impl Default for StorageSection {
         StorageSection {
             inline_max_bytes: 128 * 1024,
             inline_memory_bytes: 32 << 20,
-            reserve_bytes: 0,
+            min_free_bytes: 0,
+            reserve_bytes: 64 << 20,
+            trash_ttl_ms: 24 * 3_600_000,
+            trash_max_bytes: 16 << 30,
+            quarantine_max_bytes: 16 << 30,
             state_cache_bytes: 16 << 20,
         }
     }

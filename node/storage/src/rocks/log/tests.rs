@@ -111,7 +111,10 @@ fn a_flipped_bit_in_the_middle_is_refused() {
     assert!(middle > 100_000, "the entries are in the write-ahead log");
     bytes[middle] ^= 0x40;
     std::fs::write(&wal, bytes).expect("written");
-    assert!(matches!(try_open(&dir), Err(StorageError::Database { .. })));
+    assert!(matches!(
+        try_open(&dir),
+        Err(StorageError::Unopenable { .. })
+    ));
 }
 
 #[test]

@@ -312,7 +312,10 @@ fn a_lost_pointer_is_refused() {
 fn two_stores_cannot_share_a_directory() {
     let dir = temp();
     let _state = open(&dir);
-    assert!(matches!(try_open(&dir), Err(StorageError::Database { .. })));
+    assert!(matches!(
+        try_open(&dir),
+        Err(StorageError::Unopenable { .. })
+    ));
 }
 
 #[derive(Clone, Debug)]
