@@ -1,1 +1,3 @@
-//! tests
+//! What several test targets share.
+
+pub mod linearizability;
