@@ -46,6 +46,14 @@ pub(crate) async fn connect_one(address: &str) -> Result<AdminClient<Channel>, C
     reach(address, Some(ANSWER_TIME)).await
 }
 
+/// For calls that may take long.
+pub(crate) async fn connect_patient(
+    address: &str,
+    answer_time: Duration,
+) -> Result<AdminClient<Channel>, CommandError> {
+    reach(address, Some(answer_time)).await
+}
+
 /// `answer_time` is for each request; without it the request says how long it may take.
 async fn reach(
     address: &str,
