@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{gc, init, manifest, member, status, tag};
+use commands::{check, gc, init, manifest, member, status, tag};
 use output::Format;
 
 /// Looks after an Argosy cluster.
@@ -41,6 +41,8 @@ enum Command {
     Init(init::Arguments),
     /// Show nodes, roles, leader, log indexes and lag, blobs, missing copies, disk.
     Status,
+    /// Verify the replicated state on every node and compare it. Reads all of it.
+    Check,
     /// Change who belongs to the cluster.
     #[command(subcommand)]
     Member(member::Command),
@@ -62,6 +64,7 @@ async fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Init(init) => init::run(endpoints, init).await,
         Command::Status => status::run(endpoints, arguments.output).await,
+        Command::Check => check::run(endpoints, arguments.output).await,
         Command::Member(command) => member::run(endpoints, command).await,
         Command::Gc(command) => gc::run(endpoints, arguments.output, command).await,
         Command::Tag(command) => tag::run(endpoints, arguments.output, command).await,

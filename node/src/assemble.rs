@@ -182,8 +182,11 @@ fn upper_floors(
     let raw = &config.raw;
     let log: Arc<dyn MetadataLog> = raft.clone();
     let blobs: Arc<dyn BlobStore> = blobs.clone();
-    let peers: Arc<dyn BlobPeers> =
-        GrpcPeers::new(NodeId(raw.node.id), Directory::of(log.clone()), work);
+    // As consensus has it: what is configured here wins over what the nodes told the cluster.
+    let configured = raw.cluster.members.iter();
+    let configured = configured.map(|member| (NodeId(member.id), member.grpc.clone()));
+    let directory = Directory::of(log.clone()).with_configured(configured.collect());
+    let peers: Arc<dyn BlobPeers> = GrpcPeers::new(NodeId(raw.node.id), directory, work);
     let copies_timeout = Duration::from_millis(raw.replication.copies_timeout_ms);
     let options = ReplicationOptions {
         copies_timeout,

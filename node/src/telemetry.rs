@@ -15,8 +15,11 @@ pub struct FilterError(String);
 
 /// What libraries say about themselves is for their developers, and every failed request is reported where it is
 /// handled. Without this a peer that wakes up after a pause makes h2 warn about each stream that was reset meanwhile.
-const LIBRARIES: &str =
-    "openraft=warn,h2=error,hyper=error,hyper_util=error,tonic=error,tower=error";
+///
+/// Two parts of openraft log errors where nothing is wrong: calls that come too late for a node that stops in order, and
+/// heartbeats that outlive the leadership they were sent under.
+const LIBRARIES: &str = "openraft=warn,openraft::raft::raft_inner=off,\
+    openraft::core::heartbeat::worker=off,h2=error,hyper=error,hyper_util=error,tonic=error,tower=error";
 
 /// The configured level, which may name libraries, too.
 fn filter(level: &str) -> Result<EnvFilter, FilterError> {

@@ -95,7 +95,8 @@ impl Default for GrpcSection {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterSection {
-    /// The first members. Empty: this node is a cluster of one. Read only until the cluster exists.
+    /// The first members. Empty: this node is a cluster of one. Once the cluster exists, only the addresses count:
+    /// this node reaches the others there, whatever they advertise.
     pub members: Vec<Member>,
     /// Wait for `clusterctl init` (or for being added) instead of starting the cluster from `members`.
     pub wait_for_init: bool,

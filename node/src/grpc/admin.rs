@@ -1,9 +1,11 @@
-//! Administration: status, forming the cluster, adding a member.
+//! Administration: status, checking the state, forming the cluster, adding a member.
 
 use std::time::{Duration, Instant};
 
 use consensus::{Member, MembershipError, RaftNode, Role};
+use metadata::fingerprint::fingerprint;
 use metadata::ids::{LogIndex, NodeId};
+use metadata::invariants;
 use metadata::log::{self, MetadataLog as _};
 use metadata::query;
 use metadata::view::{MetadataView, ViewError};
@@ -132,6 +134,33 @@ impl Admin for AdminFront {
             }),
             local_blobs,
         }))
+    }
+
+    async fn check(
+        &self,
+        _request: Request<wire::CheckRequest>,
+    ) -> Result<Response<wire::CheckReply>, Status> {
+        let raft = self.parts.raft.clone();
+        // It reads the whole state.
+        let read = tokio::task::spawn_blocking(move || {
+            log::read(raft.as_ref(), |view| {
+                Ok(wire::CheckReply {
+                    node_id: raft.node_id().0,
+                    applied_index: view.applied().0,
+                    fingerprint: fingerprint(view)?.to_string(),
+                    violations: invariants::check(view)?
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect(),
+                })
+            })
+        });
+        let checked = read
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(
+            checked.map_err(|error| status::of_view(&error))?,
+        ))
     }
 
     async fn init(

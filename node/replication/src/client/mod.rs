@@ -54,6 +54,17 @@ impl Directory {
             members: Arc::new(move || state::members(members.as_ref())),
         }
     }
+
+    /// The same, but `configured` addresses win over those the nodes told the cluster: this node may reach another
+    /// one by a way of its own (a translated address, a forwarded port).
+    #[must_use]
+    pub fn with_configured(self, configured: BTreeMap<NodeId, String>) -> Directory {
+        let told = self.address;
+        Directory {
+            address: Arc::new(move |node| configured.get(&node).cloned().or_else(|| told(node))),
+            members: self.members,
+        }
+    }
 }
 
 /// The other nodes over gRPC. Connections are made when they are first used, two per peer: one for bulk data and one
