@@ -19,7 +19,11 @@ const ANSWER_TIME: Duration = Duration::from_secs(600);
 /// when a law of the state is violated.
 pub(crate) async fn run(endpoints: &[String], format: Format) -> Result<(), CommandError> {
     let mut first = client::connect(endpoints).await?;
-    let members = first.status(client::request(StatusRequest {})).await?.into_inner().members;
+    let members = first
+        .status(client::request(StatusRequest {}))
+        .await?
+        .into_inner()
+        .members;
     let mut replies = Vec::new();
     for round in 0..ROUNDS {
         if round > 0 {

@@ -1,7 +1,7 @@
 //! One verb family in each file.
 
-pub(crate) mod gc;
 pub(crate) mod check;
+pub(crate) mod gc;
 pub(crate) mod init;
 pub(crate) mod manifest;
 pub(crate) mod member;

@@ -111,6 +111,9 @@ impl RaftOptions {
             election_timeout_max: millis(self.election_timeout_max),
             // A node that was cut off must not depose a healthy leader when it returns.
             enable_pre_vote: Some(true),
+            // A leader that restarts does not know up to where its log was committed. Going on without an election, it
+            // would answer barriers with what it has applied, which may be less than it acknowledged.
+            enable_leader_restore: Some(false),
             // By bytes, not by count: see `LogAdapter::limited_get_log_entries`.
             max_payload_entries: 4096,
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(self.snapshot_after_entries),

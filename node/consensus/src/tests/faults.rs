@@ -361,3 +361,23 @@ async fn an_entry_that_cannot_be_applied_stops_the_node() {
     let refused = node.propose(open_ticket(1), "", soon()).await.unwrap_err();
     assert!(matches!(refused, LogError::Fatal(_)), "{refused}");
 }
+
+/// A power cut can take all of the applied state that was not synced. The log has it, but nobody knows yet up to where
+/// it was committed: a leader that went on without an election would answer reads from before what it acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_lost_its_state_answers_no_barrier_from_the_past() {
+    let mut cluster = TestCluster::formed(3).await;
+    let leader = cluster.leader().await;
+    let index = put(cluster.node(leader), "acknowledged").await.unwrap();
+    // The others first, so that it cannot hand its leadership over.
+    for node in (1..=3).filter(|node| *node != leader) {
+        cluster.stop(node).await;
+    }
+    cluster.stop(leader).await;
+    let state = cluster.seat(leader).directory.path().join("state");
+    std::fs::remove_dir_all(state).unwrap();
+    cluster.start_all().await;
+    let leader = cluster.node(leader);
+    assert!(leader.barrier(soon()).await.unwrap() >= index);
+    assert!(has_tag(leader, "acknowledged"));
+}
