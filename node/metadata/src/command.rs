@@ -7,7 +7,7 @@ use bytes::Bytes;
 use oci::{Descriptor, Digest, MediaType, RepositoryName, Tag};
 use std::collections::BTreeMap;
 
-use crate::ids::{NodeId, TicketId};
+use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, TicketId};
 
 /// A change of the replicated state.
 // Commands are handled one at a time: a box around the largest would only add an allocation.
@@ -48,6 +48,22 @@ pub enum Command {
     ReportLost(ReportLost),
     /// Advances log time.
     Tick(Tick),
+    /// Moves what is due through the stages of garbage collection.
+    GcStep(GcStep),
+    /// Deletes condemned blobs: the last stage, which a verifier must have agreed to.
+    DeleteBlobs(DeleteBlobs),
+    /// Stops garbage collection; steps that are under way become stale.
+    PauseGc(PauseGc),
+    /// Lets garbage collection go on.
+    ResumeGc,
+    /// Deletes manifests that nothing needs.
+    CollectManifests(CollectManifests),
+    /// Brings a deleted manifest back.
+    RestoreManifest(RestoreManifest),
+    /// Brings a deleted tag back.
+    RestoreTag(RestoreTag),
+    /// Says whether a node's copies count.
+    SetNodeState(SetNodeState),
 }
 
 /// Fixes what is true for the life of a cluster. Accepted once.
@@ -244,7 +260,7 @@ pub struct PutManifest {
     pub allows_missing_manifests: bool,
 }
 
-/// Accepted when the manifest exists.
+/// Accepted when the manifest exists. It can be restored until garbage collection purges it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeleteManifest {
     /// Where.
@@ -300,4 +316,121 @@ pub struct Tick {
     pub previous_sequence: u64,
     /// Monotonic time since the leader applied that tick, in milliseconds.
     pub elapsed_ms: u64,
+}
+
+/// How long things wait between the stages of garbage collection: log time, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GcLimits {
+    /// A link that no manifest needs, and a repository without content, before they are removed.
+    pub grace_ms: u64,
+    /// A blob that no repository links, before it is condemned.
+    pub condemn_delay_ms: u64,
+    /// A deleted manifest, before it can no longer be restored.
+    pub undelete_ms: u64,
+}
+
+/// One bounded step of every stage but the last. Accepted when the epoch is the one in force and garbage collection
+/// is not paused. What is due is decided at apply, so a step that is applied late or twice does no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GcStep {
+    /// The epoch the proposer saw.
+    pub epoch: u64,
+    /// How long things wait.
+    pub limits: GcLimits,
+    /// At most this much work: 1 to `MAX_GC_BUDGET` items and references.
+    pub budget: u32,
+}
+
+/// Deletes what passes the check at apply: condemned since then, quarantine over, no link, no manifest that names it.
+/// Accepted as `GcStep` is; what does not pass is left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteBlobs {
+    /// The epoch the proposer saw.
+    pub epoch: u64,
+    /// How long a blob stays condemned: log time, in milliseconds.
+    pub quarantine_ms: u64,
+    /// At most `MAX_BLOBS_PER_COMMAND`.
+    pub blobs: Vec<CondemnedBlob>,
+}
+
+/// A condemned blob as the proposer saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CondemnedBlob {
+    /// Which blob.
+    pub digest: Digest,
+    /// A blob that was rescued and condemned again has another time.
+    pub condemned_since: LogTime,
+}
+
+/// Stops garbage collection. Another reason replaces the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseGc {
+    /// For people; at most `MAX_REASON_BYTES`.
+    pub reason: String,
+}
+
+/// Deletes what passes the check at apply: unneeded since then, for at least `min_age_ms`, and still so. Accepted as
+/// `GcStep` is. Whether a repository takes part is the proposer's affair. They can be restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectManifests {
+    /// The epoch the proposer saw.
+    pub epoch: u64,
+    /// How long a manifest was not needed: log time, in milliseconds.
+    pub min_age_ms: u64,
+    /// At most `MAX_MANIFESTS_PER_COMMAND`.
+    pub manifests: Vec<UnneededManifest>,
+}
+
+/// A manifest without tag, index or subject, as the proposer saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnneededManifest {
+    /// Where.
+    pub repository: RepositoryId,
+    /// Which manifest.
+    pub digest: Digest,
+    /// A manifest that was needed in between has another time.
+    pub unneeded_since: LogTime,
+}
+
+/// Accepted when the manifest was deleted and not purged, every blob it names is linked and every child manifest is
+/// there. Brings back the tags it had, but for those that exist now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreManifest {
+    /// Where.
+    pub repository: RepositoryName,
+    /// Which manifest.
+    pub digest: Digest,
+}
+
+/// Accepted when the history says where the tag pointed, and that manifest exists or can be restored, which is done
+/// too. Without a revision, only a tag that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreTag {
+    /// Where.
+    pub repository: RepositoryName,
+    /// Which tag.
+    pub tag: Tag,
+    /// Where it pointed at this log index; `None` for where it pointed last.
+    pub revision: Option<LogIndex>,
+}
+
+/// What a node's copies are worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeState {
+    /// They count.
+    #[default]
+    Up,
+    /// They do not count: the node was not heard of for too long.
+    Down,
+    /// They count for safety, not towards R: the node is about to leave and gets no new ones.
+    Draining,
+}
+
+/// Accepted when the node is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetNodeState {
+    /// Which node.
+    pub node: NodeId,
+    /// Its state from now on.
+    pub state: NodeState,
 }

@@ -8,8 +8,17 @@
 
 use oci::{Digest, RepositoryName, Tag};
 
-use crate::codec::CodecError;
 use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, TicketId};
+
+mod gc;
+mod reader;
+
+pub use gc::{
+    copies_from, deleted_at, deleted_blob, deleted_blob_at, deleted_edge, deleted_edges_of,
+    deleted_manifest, empty_repository, of_digest, referrer_review, removed_repository,
+    repository_state, unneeded_manifest,
+};
+pub use reader::Reader;
 
 /// The tables, by their first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +32,8 @@ pub enum Table {
     Totals = 0x03,
     /// node -> `Node`.
     Node = 0x04,
+    /// The one `Gc` record.
+    Gc = 0x06,
     /// name -> `Repository`. In byte order of the names.
     Repository = 0x10,
     /// repository, digest -> `Manifest`.
@@ -39,6 +50,13 @@ pub enum Table {
     TagHistory = 0x16,
     /// repository, subject, manifest -> `Referrer`.
     Referrer = 0x17,
+    /// repository -> `RepositoryState`: the inverse of `Repository`, and whether there is anything in it.
+    RepositoryState = 0x19,
+    /// repository, digest -> `DeletedManifest`. Body and references stay in their tables, so that deleting and
+    /// restoring move no bytes; only the record decides what exists.
+    DeletedManifest = 0x1a,
+    /// repository -> nothing: removed ones whose tag history is not cleared yet.
+    RemovedRepository = 0x1b,
     /// digest -> `Blob`.
     Blob = 0x20,
     /// repository, digest -> `Link`: which blobs a repository may serve.
@@ -49,6 +67,10 @@ pub enum Table {
     Edge = 0x23,
     /// node, digest -> nothing: the inverse of a blob's holders.
     Placement = 0x24,
+    /// digest, repository, manifest -> nothing: which deleted manifest will name it again when restored.
+    DeletedEdge = 0x26,
+    /// digest -> `DeletedBlob`.
+    DeletedBlob = 0x27,
     /// ticket -> `Ticket`. Only open tickets are here.
     Ticket = 0x30,
     /// log time, ticket -> nothing: when open tickets expire.
@@ -62,6 +84,16 @@ pub enum Table {
     /// copies, digest -> nothing: every blob that is not condemned, fewest copies first. Holding all of them
     /// and not only those below R makes a change of R a matter of one record.
     Copies = 0x43,
+    /// log time, repository, digest -> nothing: deleted manifests, since when.
+    DeletedAt = 0x44,
+    /// log time, repository, digest -> nothing: manifests that nothing needs, since when.
+    UnneededManifest = 0x45,
+    /// log time, repository -> nothing: repositories that had no content, since when.
+    EmptyRepository = 0x46,
+    /// repository, subject -> `ReferrerReview`: subjects that appeared or vanished.
+    ReferrerReview = 0x47,
+    /// log index, digest -> nothing: deleted blobs by the entry that deleted them.
+    DeletedBlobAt = 0x48,
     /// node, boot -> `Session`.
     Session = 0x50,
     /// node, boot, slot -> `Answer`.
@@ -72,11 +104,12 @@ pub enum Table {
 
 impl Table {
     /// Every table, for checks that must not miss one.
-    pub const ALL: [Table; 26] = [
+    pub const ALL: [Table; 37] = [
         Table::Cluster,
         Table::Time,
         Table::Totals,
         Table::Node,
+        Table::Gc,
         Table::Repository,
         Table::Manifest,
         Table::ManifestBody,
@@ -85,17 +118,27 @@ impl Table {
         Table::TagOf,
         Table::TagHistory,
         Table::Referrer,
+        Table::RepositoryState,
+        Table::DeletedManifest,
+        Table::RemovedRepository,
         Table::Blob,
         Table::Link,
         Table::LinkedBy,
         Table::Edge,
         Table::Placement,
+        Table::DeletedEdge,
+        Table::DeletedBlob,
         Table::Ticket,
         Table::TicketExpiry,
         Table::UnreferencedLink,
         Table::UnlinkedBlob,
         Table::CondemnedBlob,
         Table::Copies,
+        Table::DeletedAt,
+        Table::UnneededManifest,
+        Table::EmptyRepository,
+        Table::ReferrerReview,
+        Table::DeletedBlobAt,
         Table::Session,
         Table::Answer,
         Table::SessionDue,
@@ -375,70 +418,6 @@ pub fn session_due(at: LogTime, node: NodeId, boot: u64) -> Vec<u8> {
         .number(node.0)
         .number(boot)
         .0
-}
-
-/// Takes a key apart, part by part, in the order in which it was written.
-#[derive(Clone, Copy, Debug)]
-pub struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    /// Behind the table byte.
-    ///
-    /// # Errors
-    /// [`CodecError::Key`] when `key` belongs to another table.
-    pub fn new(table: Table, key: &'a [u8]) -> Result<Reader<'a>, CodecError> {
-        match key.split_first() {
-            Some((&byte, rest)) if byte == table as u8 => Ok(Reader(rest)),
-            _ => Err(CodecError::Key),
-        }
-    }
-
-    /// The next eight bytes as a number.
-    ///
-    /// # Errors
-    /// [`CodecError::Key`] when the key ends before.
-    pub fn number(&mut self) -> Result<u64, CodecError> {
-        let (number, rest) = self.0.split_first_chunk().ok_or(CodecError::Key)?;
-        self.0 = rest;
-        Ok(u64::from_be_bytes(*number))
-    }
-
-    /// The next digest, whose first byte tells its length.
-    ///
-    /// # Errors
-    /// [`CodecError::Key`] when there is none.
-    pub fn digest(&mut self) -> Result<Digest, CodecError> {
-        // `from_key` refuses a length that does not fit the algorithm byte, so at most one of these parses.
-        for length in [33, 65] {
-            if let Some((head, rest)) = self.0.split_at_checked(length)
-                && let Some(digest) = Digest::from_key(head)
-            {
-                self.0 = rest;
-                return Ok(digest);
-            }
-        }
-        Err(CodecError::Key)
-    }
-
-    /// The text behind its length.
-    ///
-    /// # Errors
-    /// [`CodecError::Key`] when the key ends before, or it is no UTF-8.
-    pub fn counted_text(&mut self) -> Result<&'a str, CodecError> {
-        let (length, rest) = self.0.split_first_chunk().ok_or(CodecError::Key)?;
-        let length = usize::from(u16::from_be_bytes(*length));
-        let (text, rest) = rest.split_at_checked(length).ok_or(CodecError::Key)?;
-        self.0 = rest;
-        std::str::from_utf8(text).map_err(|_| CodecError::Key)
-    }
-
-    /// All that is left, as text.
-    ///
-    /// # Errors
-    /// [`CodecError::Key`] when it is no UTF-8.
-    pub fn text(self) -> Result<&'a str, CodecError> {
-        std::str::from_utf8(self.0).map_err(|_| CodecError::Key)
-    }
 }
 
 #[cfg(test)]

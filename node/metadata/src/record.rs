@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use oci::{Digest, MediaType};
+use oci::{Digest, MediaType, RepositoryName, Tag};
 
-use crate::command::TicketKind;
+use crate::command::{NodeState, TicketKind};
 use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, Timestamp};
 use crate::response::Outcome;
 
@@ -34,7 +34,7 @@ pub struct TimeRecord {
 /// Running totals, so that a status needs no scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TotalsRecord {
-    /// Repositories ever pushed to.
+    /// Repositories.
     pub repositories: u64,
     /// Tags.
     pub tags: u64,
@@ -48,6 +48,10 @@ pub struct TotalsRecord {
     pub blob_bytes: u64,
     /// At position c: how many blobs that are not condemned have c counted copies. No zero at the end.
     pub blobs_by_copies: Vec<u64>,
+    /// Deleted manifests that can be restored.
+    pub deleted_manifests: u64,
+    /// Their lengths.
+    pub deleted_manifest_bytes: u64,
 }
 
 /// A registered node.
@@ -63,6 +67,10 @@ pub struct NodeRecord {
     pub disk_id: String,
     /// The entry that registered it first.
     pub registered_at: LogIndex,
+    /// What its copies are worth.
+    pub state: NodeState,
+    /// Since when.
+    pub state_since: LogTime,
 }
 
 /// A repository.
@@ -70,6 +78,16 @@ pub struct NodeRecord {
 pub struct RepositoryRecord {
     /// Its number in all other keys.
     pub id: RepositoryId,
+}
+
+/// A repository as its id finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryStateRecord {
+    /// Its name.
+    pub name: RepositoryName,
+    /// Since when it has had no link and no manifest, deleted ones included. A repository that got content again
+    /// keeps the time until garbage collection looks at it.
+    pub empty_since: Option<LogTime>,
 }
 
 /// A manifest without its bytes.
@@ -85,6 +103,24 @@ pub struct ManifestRecord {
     pub is_index: bool,
     /// The entry that stored it.
     pub pushed_at: LogIndex,
+    /// Set while no tag points to it, no index that exists or can be restored names it, and it has no subject that
+    /// exists or can be restored.
+    pub unneeded_since: Option<LogTime>,
+}
+
+/// A deleted manifest that can be restored. Its body and references stay where they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletedManifestRecord {
+    /// As it was; needed by nothing.
+    pub manifest: ManifestRecord,
+    /// How it was listed, when it has a subject.
+    pub referrer: Option<Referrer>,
+    /// The tags that pointed to it, ascending.
+    pub tags: Vec<Tag>,
+    /// When it was deleted.
+    pub deleted_at: LogTime,
+    /// The entry that deleted it.
+    pub deleted_index: LogIndex,
 }
 
 /// What a manifest names, kept so that its edges can be removed without its body.
@@ -156,8 +192,11 @@ pub struct BlobRecord {
 /// A blob known in a repository.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkRecord {
-    /// Set while no manifest of the repository names the blob.
+    /// Set while no manifest of the repository names the blob, deleted ones that can be restored included.
     pub unreferenced_since: Option<LogTime>,
+    /// When a client last pushed, mounted or touched it, or the last live manifest let go of it while a deleted one
+    /// still names it. When that one is purged, the grace counts from here or from its delete.
+    pub touched_at: LogTime,
 }
 
 /// An open ticket.
@@ -191,4 +230,50 @@ pub struct AnswerRecord {
     pub sequence: u64,
     /// What was answered.
     pub outcome: Outcome,
+}
+
+/// Garbage collection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GcRecord {
+    /// Steps of another epoch are refused.
+    pub epoch: u64,
+    /// Why it is paused; `None` while it runs.
+    pub paused: Option<String>,
+    /// What was ever collected.
+    pub collected: Collected,
+}
+
+/// What garbage collection ever collected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Links removed because no manifest needed them.
+    pub links: u64,
+    /// Blobs deleted.
+    pub blobs: u64,
+    /// Their lengths, each blob once.
+    pub blob_bytes: u64,
+    /// Their lengths, each counted copy.
+    pub copy_bytes: u64,
+    /// Manifests purged, whoever deleted them.
+    pub manifests: u64,
+    /// Repositories without content removed.
+    pub repositories: u64,
+}
+
+/// A subject appeared or vanished: its referrers are reviewed in pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReferrerReviewRecord {
+    /// The last one reviewed.
+    pub after: Option<Digest>,
+}
+
+/// A blob that garbage collection deleted, remembered for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeletedBlobRecord {
+    /// Its length.
+    pub size_bytes: u64,
+    /// When it was deleted.
+    pub deleted_at: LogTime,
+    /// The entry that deleted it.
+    pub deleted_index: LogIndex,
 }

@@ -1,8 +1,8 @@
 //! What `apply` answers.
 
-use oci::Digest;
+use oci::{Digest, Tag};
 
-use crate::ids::{LogIndex, NodeId, TicketId};
+use crate::ids::{LogIndex, NodeId, RepositoryId, TicketId};
 
 /// The outcome of a command that was applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +28,63 @@ pub enum Response {
     },
     /// `PutManifest`: the manifest is visible and the tags point to it.
     ManifestPut,
+    /// `GcStep`: what was done.
+    GcStepped(GcStepped),
+    /// `DeleteBlobs`: what passed the check.
+    BlobsDeleted(BlobsDeleted),
+    /// `CollectManifests`: what passed the check.
+    ManifestsCollected(Vec<CollectedManifest>),
+    /// `RestoreManifest`: the manifest is visible again.
+    ManifestRestored {
+        /// The tags that point to it again.
+        tags: Vec<Tag>,
+    },
+    /// `RestoreTag`: the tag exists again.
+    TagRestored {
+        /// Where it points.
+        digest: Digest,
+        /// Whether the manifest had to be restored, too.
+        is_manifest_restored: bool,
+    },
     /// The command was refused and changed nothing.
     Rejected(Rejection),
+}
+
+/// What one step of garbage collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GcStepped {
+    /// Deleted manifests that can no longer be restored.
+    pub purged_manifests: u64,
+    /// Referrers reviewed because their subject appeared or vanished.
+    pub reviewed_referrers: u64,
+    /// Links that no manifest needed.
+    pub removed_links: u64,
+    /// Blobs that no repository links.
+    pub condemned_blobs: u64,
+    /// Repositories without content.
+    pub removed_repositories: u64,
+    /// The budget ended before the work did.
+    pub is_more_due: bool,
+}
+
+/// Blobs that are gone from the state; each node unlinks its copy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlobsDeleted {
+    /// Which, in the order of the command.
+    pub digests: Vec<Digest>,
+    /// Their lengths, each blob once.
+    pub blob_bytes: u64,
+    /// Their lengths, each counted copy: what is freed on the disks of the cluster.
+    pub copy_bytes: u64,
+}
+
+/// A manifest deleted because nothing needed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CollectedManifest {
+    /// Where.
+    pub repository: RepositoryId,
+    /// Which.
+    pub digest: Digest,
 }
 
 /// Why a command was refused. Holds names and digests, never sentences: the edge writes those.
@@ -104,6 +159,18 @@ pub enum Rejection {
     /// The request is older than the answers still remembered for its node.
     #[error("the request is too old to be repeated")]
     RequestTooOld,
+    /// The step belongs to another epoch of garbage collection.
+    #[error("garbage collection is in epoch {current}")]
+    StaleEpoch {
+        /// The one in force.
+        current: u64,
+    },
+    /// Garbage collection is paused.
+    #[error("garbage collection is paused")]
+    GcPaused,
+    /// What should be restored is there.
+    #[error("it is not deleted")]
+    NotDeleted,
 }
 
 /// A response and the log index that decided it: the revision clients see.

@@ -172,7 +172,11 @@ pub(crate) fn refused(
         Rejection::AlreadyInitialized
         | Rejection::DiskMismatch(_)
         | Rejection::NotAHolder(_)
-        | Rejection::OutOfBounds => unexpected(&rejection),
+        | Rejection::OutOfBounds
+        // Only operators and the cluster itself cause these.
+        | Rejection::StaleEpoch { .. }
+        | Rejection::GcPaused
+        | Rejection::NotDeleted => unexpected(&rejection),
     }
 }
 

@@ -145,6 +145,7 @@ fn describe(scope: &Scope<'_, '_>, command: &PutManifest) -> Stored {
             subject: facts.subject,
             is_index: facts.is_index,
             pushed_at: scope.at,
+            unneeded_since: None,
         },
         references: ReferencesRecord {
             blobs: digests(&facts.blobs),

@@ -120,6 +120,14 @@ fn run(scope: &mut Scope<'_, '_>, command: &Command) -> Result<Response, Refusal
         Command::DropPlacement(command) => placement::drop_surplus(scope, command),
         Command::ReportLost(command) => placement::report_lost(scope, command),
         Command::Tick(command) => time::tick(scope, command),
+        Command::GcStep(_)
+        | Command::DeleteBlobs(_)
+        | Command::PauseGc(_)
+        | Command::ResumeGc
+        | Command::CollectManifests(_)
+        | Command::RestoreManifest(_)
+        | Command::RestoreTag(_)
+        | Command::SetNodeState(_) => Err(Rejection::OutOfBounds.into()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ApplyError, Refusal, Scope};
-use crate::command::RegisterNode;
+use crate::command::{NodeState, RegisterNode};
 use crate::ids::NodeId;
 use crate::key::{self, Table};
 use crate::record::NodeRecord;
@@ -28,7 +28,10 @@ pub(super) fn register(
         http_address: command.http_address.clone(),
         grpc_address: command.grpc_address.clone(),
         disk_id: command.disk_id.clone(),
-        registered_at: known.map_or(scope.at, |known| known.registered_at),
+        registered_at: known.as_ref().map_or(scope.at, |known| known.registered_at),
+        // Registering says where a node is, not that its copies are to be trusted again: the leader decides that.
+        state: known.as_ref().map_or(NodeState::Up, |known| known.state),
+        state_since: known.map_or(scope.now, |known| known.state_since),
     };
     scope.save(key::node(command.node), &record);
     Ok(Response::Done)

@@ -29,6 +29,7 @@ pub(super) fn link(
     };
     let after = LinkRecord {
         unreferenced_since: (!is_referenced).then_some(scope.now),
+        touched_at: scope.now,
     };
     index::put_link(scope, repository, digest, before, Some(after));
     blob.unlinked_since = None;
@@ -51,6 +52,7 @@ pub(super) fn edge_added(
             before,
             Some(LinkRecord {
                 unreferenced_since: None,
+                touched_at: scope.now,
             }),
         );
     }
@@ -67,6 +69,7 @@ pub(super) fn edge_removed(
     if before.is_some() && !index::is_referenced(scope, repository, digest)? {
         let after = LinkRecord {
             unreferenced_since: Some(scope.now),
+            touched_at: scope.now,
         };
         index::put_link(scope, repository, digest, before, Some(after));
     }

@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use oci::Tag;
 use proto::log as pb;
 use proto::log::entry::Command as Message;
 
 use super::{
-    CodecError, digest, digest_bytes, digests, media_type, optional_digest, optional_digest_bytes,
-    optional_media_type, optional_text, repository, tag,
+    CodecError, digest, digest_bytes, digests, gc, media_type, optional_digest,
+    optional_digest_bytes, optional_media_type, optional_text, repository, tag, tags, tags_text,
 };
 use crate::command::{
     AddPlacement, CloseTickets, Command, CommitBlob, DeleteManifest, DeleteTag, DropPlacement,
-    InitializeCluster, ManifestFacts, ManifestReference, MountBlob, OpenTickets, Precondition,
-    PutManifest, RegisterNode, RenewTickets, ReportLost, SetReplication, Tick, TicketKind,
-    TouchBlob, UnlinkBlob,
+    InitializeCluster, ManifestFacts, ManifestReference, MountBlob, OpenTickets, PauseGc,
+    Precondition, PutManifest, RegisterNode, RenewTickets, ReportLost, SetNodeState,
+    SetReplication, Tick, TicketKind, TouchBlob, UnlinkBlob,
 };
 use crate::ids::{NodeId, TicketId};
 
@@ -70,6 +69,19 @@ pub(super) fn encode(command: &Command) -> Message {
         Command::Tick(c) => Message::Tick(pb::Tick {
             previous_sequence: c.previous_sequence,
             elapsed_ms: c.elapsed_ms,
+        }),
+        Command::GcStep(c) => Message::GcStep(gc::encode_step(c)),
+        Command::DeleteBlobs(c) => Message::DeleteBlobs(gc::encode_delete_blobs(c)),
+        Command::PauseGc(c) => Message::PauseGc(pb::PauseGc {
+            reason: c.reason.clone(),
+        }),
+        Command::ResumeGc => Message::ResumeGc(pb::ResumeGc {}),
+        Command::CollectManifests(c) => Message::CollectManifests(gc::encode_collect(c)),
+        Command::RestoreManifest(c) => Message::RestoreManifest(gc::encode_restore_manifest(c)),
+        Command::RestoreTag(c) => Message::RestoreTag(gc::encode_restore_tag(c)),
+        Command::SetNodeState(c) => Message::SetNodeState(pb::SetNodeState {
+            node: c.node.0,
+            state: gc::encode_node_state(c.state).into(),
         }),
     }
 }
@@ -131,6 +143,17 @@ pub(super) fn decode(message: Message) -> Result<Command, CodecError> {
         Message::Tick(m) => Command::Tick(Tick {
             previous_sequence: m.previous_sequence,
             elapsed_ms: m.elapsed_ms,
+        }),
+        Message::GcStep(m) => Command::GcStep(gc::decode_step(m)),
+        Message::DeleteBlobs(m) => Command::DeleteBlobs(gc::decode_delete_blobs(&m)?),
+        Message::PauseGc(m) => Command::PauseGc(PauseGc { reason: m.reason }),
+        Message::ResumeGc(_) => Command::ResumeGc,
+        Message::CollectManifests(m) => Command::CollectManifests(gc::decode_collect(&m)?),
+        Message::RestoreManifest(m) => Command::RestoreManifest(gc::decode_restore_manifest(&m)?),
+        Message::RestoreTag(m) => Command::RestoreTag(gc::decode_restore_tag(&m)?),
+        Message::SetNodeState(m) => Command::SetNodeState(SetNodeState {
+            node: NodeId(m.node),
+            state: gc::decode_node_state(m.state)?,
         }),
     })
 }
@@ -340,11 +363,7 @@ fn encode_put_manifest(command: &PutManifest) -> pb::PutManifest {
             artifact_type: optional_text(facts.artifact_type.as_ref()),
             annotations: encode_annotations(&facts.annotations),
         }),
-        tags: command
-            .tags
-            .iter()
-            .map(|tag| tag.as_str().to_owned())
-            .collect(),
+        tags: tags_text(&command.tags),
         precondition: Some(encode_precondition(&command.precondition)),
         allows_missing_manifests: command.allows_missing_manifests,
     }
@@ -367,11 +386,7 @@ fn decode_put_manifest(message: pb::PutManifest) -> Result<PutManifest, CodecErr
             artifact_type: optional_media_type(&facts.artifact_type)?,
             annotations: decode_annotations(facts.annotations),
         },
-        tags: message
-            .tags
-            .iter()
-            .map(|text| tag(text))
-            .collect::<Result<Vec<Tag>, CodecError>>()?,
+        tags: tags(&message.tags)?,
         precondition: decode_precondition(message.precondition)?,
         allows_missing_manifests: message.allows_missing_manifests,
     })

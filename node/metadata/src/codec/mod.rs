@@ -4,6 +4,8 @@
 //! would go on with another state than its peers.
 
 mod command;
+mod gc;
+mod gc_record;
 mod record;
 mod response;
 
@@ -131,6 +133,14 @@ fn repository(text: &str) -> Result<RepositoryName, CodecError> {
 
 pub(crate) fn tag(text: &str) -> Result<Tag, CodecError> {
     Tag::parse(text).map_err(|_| CodecError::Invalid { field: "tag" })
+}
+
+fn tags(texts: &[String]) -> Result<Vec<Tag>, CodecError> {
+    texts.iter().map(|text| tag(text)).collect()
+}
+
+fn tags_text(tags: &[Tag]) -> Vec<String> {
+    tags.iter().map(|tag| tag.as_str().to_owned()).collect()
 }
 
 fn media_type(text: &str) -> Result<MediaType, CodecError> {

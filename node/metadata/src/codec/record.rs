@@ -1,5 +1,6 @@
 //! Records of the key space.
 
+use oci::Digest;
 use prost::Message as _;
 use proto::record as pb;
 
@@ -7,14 +8,15 @@ use super::command::{
     decode_annotations, decode_ticket_kind, encode_annotations, encode_ticket_kind,
 };
 use super::{
-    CodecError, digest, digest_bytes, digests, media_type, optional_digest, optional_digest_bytes,
-    optional_media_type, optional_text, response,
+    CodecError, digest, digest_bytes, digests, gc, media_type, optional_digest,
+    optional_digest_bytes, optional_media_type, optional_text, response, tags, tags_text,
 };
+use crate::command::NodeState;
 use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, Timestamp};
 use crate::key::{Reader, Table};
 use crate::record::{
-    AnswerRecord, BlobRecord, ClusterRecord, LinkRecord, ManifestRecord, NodeRecord,
-    ReferencesRecord, Referrer, RepositoryRecord, SessionRecord, TagChange, TagRecord,
+    AnswerRecord, BlobRecord, ClusterRecord, DeletedManifestRecord, LinkRecord, ManifestRecord,
+    NodeRecord, ReferencesRecord, Referrer, RepositoryRecord, SessionRecord, TagChange, TagRecord,
     TicketRecord, TimeRecord, TotalsRecord,
 };
 
@@ -76,6 +78,8 @@ impl Record for TotalsRecord {
             blobs: self.blobs,
             blob_bytes: self.blob_bytes,
             blobs_by_copies: self.blobs_by_copies.clone(),
+            deleted_manifests: self.deleted_manifests,
+            deleted_manifest_bytes: self.deleted_manifest_bytes,
         };
         message.encode_to_vec()
     }
@@ -90,6 +94,8 @@ impl Record for TotalsRecord {
             blobs: m.blobs,
             blob_bytes: m.blob_bytes,
             blobs_by_copies: m.blobs_by_copies,
+            deleted_manifests: m.deleted_manifests,
+            deleted_manifest_bytes: m.deleted_manifest_bytes,
         })
     }
 }
@@ -101,6 +107,8 @@ impl Record for NodeRecord {
             grpc_address: self.grpc_address.clone(),
             disk_id: self.disk_id.clone(),
             registered_at: self.registered_at.0,
+            state: gc::encode_node_state(self.state).into(),
+            state_since_ms: self.state_since.0,
         };
         message.encode_to_vec()
     }
@@ -113,6 +121,12 @@ impl Record for NodeRecord {
             grpc_address: m.grpc_address,
             disk_id: m.disk_id,
             registered_at: LogIndex(m.registered_at),
+            // Records of before there were states have none.
+            state: match m.state {
+                0 => NodeState::Up,
+                state => gc::decode_node_state(state)?,
+            },
+            state_since: LogTime(m.state_since_ms),
         })
     }
 }
@@ -131,26 +145,34 @@ impl Record for RepositoryRecord {
 
 impl Record for ManifestRecord {
     fn encode(&self) -> Vec<u8> {
-        let message = pb::Manifest {
-            media_type: self.media_type.as_str().to_owned(),
-            size_bytes: self.size_bytes,
-            subject: optional_digest_bytes(self.subject.as_ref()),
-            is_index: self.is_index,
-            pushed_at: self.pushed_at.0,
-        };
-        message.encode_to_vec()
+        encode_manifest(self).encode_to_vec()
     }
 
     fn decode(_key: &[u8], value: &[u8]) -> Result<Self, CodecError> {
-        let m = pb::Manifest::decode(value)?;
-        Ok(ManifestRecord {
-            media_type: media_type(&m.media_type)?,
-            size_bytes: m.size_bytes,
-            subject: optional_digest("subject", &m.subject)?,
-            is_index: m.is_index,
-            pushed_at: LogIndex(m.pushed_at),
-        })
+        decode_manifest(&pb::Manifest::decode(value)?)
     }
+}
+
+fn encode_manifest(record: &ManifestRecord) -> pb::Manifest {
+    pb::Manifest {
+        media_type: record.media_type.as_str().to_owned(),
+        size_bytes: record.size_bytes,
+        subject: optional_digest_bytes(record.subject.as_ref()),
+        is_index: record.is_index,
+        pushed_at: record.pushed_at.0,
+        unneeded_since_ms: record.unneeded_since.map(|since| since.0),
+    }
+}
+
+fn decode_manifest(m: &pb::Manifest) -> Result<ManifestRecord, CodecError> {
+    Ok(ManifestRecord {
+        media_type: media_type(&m.media_type)?,
+        size_bytes: m.size_bytes,
+        subject: optional_digest("subject", &m.subject)?,
+        is_index: m.is_index,
+        pushed_at: LogIndex(m.pushed_at),
+        unneeded_since: m.unneeded_since_ms.map(LogTime),
+    })
 }
 
 impl Record for ReferencesRecord {
@@ -215,25 +237,63 @@ impl Record for TagChange {
 
 impl Record for Referrer {
     fn encode(&self) -> Vec<u8> {
-        let message = pb::Referrer {
-            media_type: self.media_type.as_str().to_owned(),
-            size_bytes: self.size_bytes,
-            artifact_type: optional_text(self.artifact_type.as_ref()),
-            annotations: encode_annotations(&self.annotations),
-        };
-        message.encode_to_vec()
+        encode_referrer(self).encode_to_vec()
     }
 
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, CodecError> {
         let mut parts = Reader::new(Table::Referrer, key)?;
         let (_repository, _subject, digest) = (parts.number()?, parts.digest()?, parts.digest()?);
-        let m = pb::Referrer::decode(value)?;
-        Ok(Referrer {
-            digest,
-            media_type: media_type(&m.media_type)?,
-            size_bytes: m.size_bytes,
-            artifact_type: optional_media_type(&m.artifact_type)?,
-            annotations: decode_annotations(m.annotations),
+        decode_referrer(digest, pb::Referrer::decode(value)?)
+    }
+}
+
+fn encode_referrer(referrer: &Referrer) -> pb::Referrer {
+    pb::Referrer {
+        media_type: referrer.media_type.as_str().to_owned(),
+        size_bytes: referrer.size_bytes,
+        artifact_type: optional_text(referrer.artifact_type.as_ref()),
+        annotations: encode_annotations(&referrer.annotations),
+    }
+}
+
+fn decode_referrer(digest: Digest, m: pb::Referrer) -> Result<Referrer, CodecError> {
+    Ok(Referrer {
+        digest,
+        media_type: media_type(&m.media_type)?,
+        size_bytes: m.size_bytes,
+        artifact_type: optional_media_type(&m.artifact_type)?,
+        annotations: decode_annotations(m.annotations),
+    })
+}
+
+impl Record for DeletedManifestRecord {
+    fn encode(&self) -> Vec<u8> {
+        let message = pb::DeletedManifest {
+            manifest: Some(encode_manifest(&self.manifest)),
+            referrer: self.referrer.as_ref().map(encode_referrer),
+            tags: tags_text(&self.tags),
+            deleted_at_ms: self.deleted_at.0,
+            deleted_index: self.deleted_index.0,
+        };
+        message.encode_to_vec()
+    }
+
+    fn decode(key: &[u8], value: &[u8]) -> Result<Self, CodecError> {
+        let mut parts = Reader::new(Table::DeletedManifest, key)?;
+        let (_repository, digest) = (parts.number()?, parts.digest()?);
+        let m = pb::DeletedManifest::decode(value)?;
+        let manifest = m
+            .manifest
+            .ok_or(CodecError::Missing { field: "manifest" })?;
+        Ok(DeletedManifestRecord {
+            manifest: decode_manifest(&manifest)?,
+            referrer: m
+                .referrer
+                .map(|referrer| decode_referrer(digest, referrer))
+                .transpose()?,
+            tags: tags(&m.tags)?,
+            deleted_at: LogTime(m.deleted_at_ms),
+            deleted_index: LogIndex(m.deleted_index),
         })
     }
 }
@@ -264,6 +324,7 @@ impl Record for LinkRecord {
     fn encode(&self) -> Vec<u8> {
         pb::Link {
             unreferenced_since_ms: self.unreferenced_since.map(|since| since.0),
+            touched_at_ms: self.touched_at.0,
         }
         .encode_to_vec()
     }
@@ -272,6 +333,7 @@ impl Record for LinkRecord {
         let m = pb::Link::decode(value)?;
         Ok(LinkRecord {
             unreferenced_since: m.unreferenced_since_ms.map(LogTime),
+            touched_at: LogTime(m.touched_at_ms),
         })
     }
 }

@@ -4,9 +4,12 @@ use proto::log as pb;
 use proto::log::outcome::Response as Message;
 use proto::log::rejection::{Digests, Nothing, Reason, SizeMismatch, TooFewCopies};
 
-use super::{CodecError, digest, digest_bytes, digests, optional_digest, optional_digest_bytes};
-use crate::ids::{LogIndex, NodeId, TicketId};
-use crate::response::{Outcome, Rejection, Response};
+use super::{
+    CodecError, digest, digest_bytes, digests, optional_digest, optional_digest_bytes, tags,
+    tags_text,
+};
+use crate::ids::{LogIndex, NodeId, RepositoryId, TicketId};
+use crate::response::{BlobsDeleted, CollectedManifest, GcStepped, Outcome, Rejection, Response};
 
 pub(super) fn encode(outcome: &Outcome) -> pb::Outcome {
     let response = match &outcome.response {
@@ -22,6 +25,25 @@ pub(super) fn encode(outcome: &Outcome) -> pb::Outcome {
             size_bytes: *size_bytes,
         }),
         Response::ManifestPut => Message::ManifestPut(pb::ManifestPut {}),
+        Response::GcStepped(done) => Message::GcStepped(encode_stepped(done)),
+        Response::BlobsDeleted(deleted) => Message::BlobsDeleted(pb::BlobsDeleted {
+            digests: deleted.digests.iter().map(digest_bytes).collect(),
+            blob_bytes: deleted.blob_bytes,
+            copy_bytes: deleted.copy_bytes,
+        }),
+        Response::ManifestsCollected(manifests) => {
+            Message::ManifestsCollected(encode_collected(manifests))
+        }
+        Response::ManifestRestored { tags } => Message::ManifestRestored(pb::ManifestRestored {
+            tags: tags_text(tags),
+        }),
+        Response::TagRestored {
+            digest,
+            is_manifest_restored,
+        } => Message::TagRestored(pb::TagRestored {
+            digest: digest_bytes(digest),
+            is_manifest_restored: *is_manifest_restored,
+        }),
         Response::Rejected(rejection) => Message::Rejected(pb::Rejection {
             reason: Some(encode_rejection(rejection)),
         }),
@@ -49,6 +71,20 @@ pub(super) fn decode(message: pb::Outcome) -> Result<Outcome, CodecError> {
             size_bytes: m.size_bytes,
         },
         Message::ManifestPut(_) => Response::ManifestPut,
+        Message::GcStepped(m) => Response::GcStepped(decode_stepped(m)),
+        Message::BlobsDeleted(m) => Response::BlobsDeleted(BlobsDeleted {
+            digests: digests("response", &m.digests)?,
+            blob_bytes: m.blob_bytes,
+            copy_bytes: m.copy_bytes,
+        }),
+        Message::ManifestsCollected(m) => Response::ManifestsCollected(decode_collected(&m)?),
+        Message::ManifestRestored(m) => Response::ManifestRestored {
+            tags: tags(&m.tags)?,
+        },
+        Message::TagRestored(m) => Response::TagRestored {
+            digest: digest("response", &m.digest)?,
+            is_manifest_restored: m.is_manifest_restored,
+        },
         Message::Rejected(m) => Response::Rejected(decode_rejection(
             m.reason.ok_or(CodecError::Missing { field: "rejection" })?,
         )?),
@@ -57,6 +93,50 @@ pub(super) fn decode(message: pb::Outcome) -> Result<Outcome, CodecError> {
         index: LogIndex(message.index),
         response,
     })
+}
+
+fn encode_stepped(done: &GcStepped) -> pb::GcStepped {
+    pb::GcStepped {
+        purged_manifests: done.purged_manifests,
+        reviewed_referrers: done.reviewed_referrers,
+        removed_links: done.removed_links,
+        condemned_blobs: done.condemned_blobs,
+        removed_repositories: done.removed_repositories,
+        is_more_due: done.is_more_due,
+    }
+}
+
+fn decode_stepped(message: pb::GcStepped) -> GcStepped {
+    GcStepped {
+        purged_manifests: message.purged_manifests,
+        reviewed_referrers: message.reviewed_referrers,
+        removed_links: message.removed_links,
+        condemned_blobs: message.condemned_blobs,
+        removed_repositories: message.removed_repositories,
+        is_more_due: message.is_more_due,
+    }
+}
+
+fn encode_collected(manifests: &[CollectedManifest]) -> pb::ManifestsCollected {
+    let encode = |manifest: &CollectedManifest| pb::CollectedManifest {
+        repository: manifest.repository.0,
+        digest: digest_bytes(&manifest.digest),
+    };
+    pb::ManifestsCollected {
+        manifests: manifests.iter().map(encode).collect(),
+    }
+}
+
+fn decode_collected(
+    message: &pb::ManifestsCollected,
+) -> Result<Vec<CollectedManifest>, CodecError> {
+    let decode = |manifest: &pb::CollectedManifest| {
+        Ok(CollectedManifest {
+            repository: RepositoryId(manifest.repository),
+            digest: digest("response", &manifest.digest)?,
+        })
+    };
+    message.manifests.iter().map(decode).collect()
 }
 
 fn encode_rejection(rejection: &Rejection) -> Reason {
@@ -93,6 +173,9 @@ fn encode_rejection(rejection: &Rejection) -> Reason {
         Rejection::NotAHolder(node) => Reason::NotAHolder(node.0),
         Rejection::OutOfBounds => Reason::OutOfBounds(Nothing {}),
         Rejection::RequestTooOld => Reason::RequestTooOld(Nothing {}),
+        Rejection::StaleEpoch { current } => Reason::StaleEpoch(*current),
+        Rejection::GcPaused => Reason::GcPaused(Nothing {}),
+        Rejection::NotDeleted => Reason::NotDeleted(Nothing {}),
     }
 }
 
@@ -128,5 +211,8 @@ fn decode_rejection(reason: Reason) -> Result<Rejection, CodecError> {
         Reason::NotAHolder(node) => Rejection::NotAHolder(NodeId(node)),
         Reason::OutOfBounds(_) => Rejection::OutOfBounds,
         Reason::RequestTooOld(_) => Rejection::RequestTooOld,
+        Reason::StaleEpoch(current) => Rejection::StaleEpoch { current },
+        Reason::GcPaused(_) => Rejection::GcPaused,
+        Reason::NotDeleted(_) => Rejection::NotDeleted,
     })
 }

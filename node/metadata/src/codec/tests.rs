@@ -164,6 +164,8 @@ fn a_record_behind_a_foreign_key_is_an_error() {
         grpc_address: String::new(),
         disk_id: String::new(),
         registered_at: LogIndex(4),
+        state: crate::command::NodeState::Up,
+        state_since: crate::ids::LogTime(0),
     };
     let error = NodeRecord::decode(&key::table(Table::Blob), &node.encode()).unwrap_err();
     assert_eq!(error, CodecError::Key);

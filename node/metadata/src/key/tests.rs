@@ -1,6 +1,7 @@
 use oci::{Algorithm, Digest};
 
 use super::*;
+use crate::codec::CodecError;
 use crate::testing::{digest, repository as name, tag as tag_name};
 
 fn hex(bytes: &[u8]) -> String {
@@ -26,6 +27,7 @@ fn golden_keys() {
         (single(Table::Time), "02".to_owned()),
         (single(Table::Totals), "03".to_owned()),
         (node(node_2), format!("04{two}")),
+        (single(Table::Gc), "06".to_owned()),
         (repository(&name("a/b")), "10612f62".to_owned()),
         (manifest(five, &a), format!("11{R}{D}")),
         (manifest_body(five, &a), format!("12{R}{D}")),
@@ -37,11 +39,16 @@ fn golden_keys() {
             format!("16{R}00027631fffffffffffffff6"),
         ),
         (referrer(five, &a, &a), format!("17{R}{D}{D}")),
+        (repository_state(five), format!("19{R}")),
+        (deleted_manifest(five, &a), format!("1a{R}{D}")),
+        (removed_repository(five), format!("1b{R}")),
         (blob(&a), format!("20{D}")),
         (link(five, &a), format!("21{R}{D}")),
         (linked_by(&a, five), format!("22{D}{R}")),
         (edge(&a, five, &a), format!("23{D}{R}{D}")),
         (placement(node_2, &a), format!("24{two}{D}")),
+        (deleted_edge(&a, five, &a), format!("26{D}{R}{D}")),
+        (deleted_blob(&a), format!("27{D}")),
         (ticket(ticket_9), format!("30{nine}")),
         (ticket_expiry(time_3, ticket_9), format!("31{three}{nine}")),
         (
@@ -51,6 +58,14 @@ fn golden_keys() {
         (unlinked_blob(time_3, &a), format!("41{three}{D}")),
         (condemned_blob(time_3, &a), format!("42{three}{D}")),
         (copies(2, &a), format!("43{two}{D}")),
+        (deleted_at(time_3, five, &a), format!("44{three}{R}{D}")),
+        (
+            unneeded_manifest(time_3, five, &a),
+            format!("45{three}{R}{D}"),
+        ),
+        (empty_repository(time_3, five), format!("46{three}{R}")),
+        (referrer_review(five, &a), format!("47{R}{D}")),
+        (deleted_blob_at(LogIndex(9), &a), format!("48{nine}{D}")),
         (session(node_2, 3), format!("50{two}{three}")),
         (answer(node_2, 3, 9), format!("51{two}{three}{nine}")),
         (

@@ -1,5 +1,7 @@
 //! One of everything that is encoded, with no field at its default.
 
+mod gc;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -8,8 +10,8 @@ use oci::MediaType;
 use super::super::Record;
 use crate::command::{
     AddPlacement, CloseTickets, Command, DeleteManifest, DeleteTag, DropPlacement, MountBlob,
-    Precondition, PutManifest, RenewTickets, ReportLost, SetReplication, Tick, TicketKind,
-    TouchBlob, UnlinkBlob,
+    NodeState, Precondition, PutManifest, RenewTickets, ReportLost, SetReplication, Tick,
+    TicketKind, TouchBlob, UnlinkBlob,
 };
 use crate::entry::Entry;
 use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, RequestId, TicketId, Timestamp};
@@ -42,7 +44,13 @@ pub(super) fn entry(command: Command) -> Entry {
 }
 
 pub(super) fn commands() -> Vec<(&'static str, Command)> {
-    [cluster_commands(), blob_commands(), manifest_commands()].concat()
+    [
+        cluster_commands(),
+        blob_commands(),
+        manifest_commands(),
+        gc::commands(),
+    ]
+    .concat()
 }
 
 fn cluster_commands() -> Vec<(&'static str, Command)> {
@@ -196,7 +204,11 @@ pub(super) fn responses() -> Vec<(&'static str, Response)> {
         ("manifest_put", Response::ManifestPut),
     ];
     let rejected = rejections().map(|(name, rejection)| (name, Response::Rejected(rejection)));
-    accepted.into_iter().chain(rejected).collect()
+    accepted
+        .into_iter()
+        .chain(rejected)
+        .chain(gc::responses())
+        .collect()
 }
 
 fn rejections() -> impl Iterator<Item = (&'static str, Rejection)> {
@@ -259,7 +271,13 @@ fn stored<R: Record + PartialEq + std::fmt::Debug>(key: &[u8], record: &R) -> Ve
 }
 
 pub(super) fn records() -> Vec<(&'static str, Vec<u8>)> {
-    [cluster_records(), repository_records(), blob_records()].concat()
+    [
+        cluster_records(),
+        repository_records(),
+        blob_records(),
+        gc::records(),
+    ]
+    .concat()
 }
 
 fn cluster_records() -> Vec<(&'static str, Vec<u8>)> {
@@ -277,6 +295,8 @@ fn cluster_records() -> Vec<(&'static str, Vec<u8>)> {
         blobs: 5,
         blob_bytes: 6,
         blobs_by_copies: vec![0, 300],
+        deleted_manifests: 7,
+        deleted_manifest_bytes: 8,
     };
     let node = NodeRecord {
         node: NODE,
@@ -284,6 +304,8 @@ fn cluster_records() -> Vec<(&'static str, Vec<u8>)> {
         grpc_address: "g".to_owned(),
         disk_id: "d".to_owned(),
         registered_at: LogIndex(4),
+        state: NodeState::Draining,
+        state_since: LogTime(77),
     };
     let session = SessionRecord {
         due_at: LogTime(77),
@@ -331,6 +353,7 @@ fn repository_records() -> Vec<(&'static str, Vec<u8>)> {
         subject: Some(child),
         is_index: true,
         pushed_at: LogIndex(4),
+        unneeded_since: Some(LogTime(77)),
     };
     let references = ReferencesRecord {
         blobs: vec![digest("blob")],
@@ -394,6 +417,7 @@ fn blob_records() -> Vec<(&'static str, Vec<u8>)> {
                 &[],
                 &LinkRecord {
                     unreferenced_since: Some(LogTime(0)),
+                    touched_at: LogTime(77),
                 },
             ),
         ),
@@ -403,6 +427,7 @@ fn blob_records() -> Vec<(&'static str, Vec<u8>)> {
                 &[],
                 &LinkRecord {
                     unreferenced_since: None,
+                    touched_at: LogTime(0),
                 },
             ),
         ),
