@@ -9,12 +9,34 @@ use oci::{Digest, MediaType, RepositoryName, Tag};
 use crate::codec;
 use crate::ids::{LogTime, NodeId, RepositoryId, TicketId};
 use crate::key::{self, Reader, Table};
-use crate::record::{LinkRecord, RepositoryRecord, TicketRecord, TimeRecord, TotalsRecord};
+use crate::record::{
+    LinkRecord, RepositoryRecord, RepositoryStateRecord, TicketRecord, TimeRecord,
+};
 use crate::scan;
 use crate::view::{MetadataView, ViewError};
 
+mod copies;
+mod explain;
+mod gc;
+mod lists;
+
+pub use copies::{
+    BlobCursor, Stats, SurplusBlobs, ThinBlobs, UnderReplicated, blobs_of_node, stats,
+    surplus_blobs, under_replicated, under_replicated_of_node,
+};
+pub use explain::{ExplainedLink, ExplainedManifest, Explanation, Naming, explain};
+pub use gc::{
+    Due, DueStep, GcPlan, GcStatus, QueueHeads, Unneeded, condemned_blobs, gc, gc_plan,
+    unneeded_manifests,
+};
+pub use lists::{
+    DeletedBlob, DeletedManifest, ManifestBody, deleted_blob, deleted_blobs, deleted_manifest,
+    deleted_manifests, manifest_bodies, tag_history_before,
+};
+
 pub use crate::record::{
-    BlobRecord, ClusterRecord, ManifestRecord, NodeRecord, Referrer, TagChange, TagRecord,
+    BlobRecord, ClusterRecord, Collected, DeletedBlobRecord, DeletedManifestRecord, ManifestRecord,
+    NodeRecord, Referrer, TagChange, TagRecord,
 };
 
 /// What is true for the whole cluster; `None` before it was initialised.
@@ -73,6 +95,19 @@ fn repository(
 ) -> Result<Option<RepositoryId>, ViewError> {
     let record: Option<RepositoryRecord> = scan::load(view, &key::repository(name))?;
     Ok(record.map(|record| record.id))
+}
+
+/// The name of a repository that exists.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn repository_name(
+    view: &dyn MetadataView,
+    repository: RepositoryId,
+) -> Result<Option<RepositoryName>, ViewError> {
+    let state: Option<RepositoryStateRecord> =
+        scan::load(view, &key::repository_state(repository))?;
+    Ok(state.map(|state| state.name))
 }
 
 /// Names of repositories after `after`, which need not be a name that exists.
@@ -184,12 +219,15 @@ pub fn manifest_body(
     name: &RepositoryName,
     digest: &Digest,
 ) -> Result<Option<Bytes>, ViewError> {
-    match repository(view, name)? {
-        Some(repository) => Ok(view
-            .get(&key::manifest_body(repository, digest))?
-            .map(Bytes::from)),
-        None => Ok(None),
+    let Some(repository) = repository(view, name)? else {
+        return Ok(None);
+    };
+    // The body of a deleted manifest stays where it is: the record decides what exists.
+    if !scan::exists(view, &key::manifest(repository, digest))? {
+        return Ok(None);
     }
+    let body = view.get(&key::manifest_body(repository, digest))?;
+    Ok(body.map(Bytes::from))
 }
 
 /// Manifests of the repository whose subject is `subject`, by digest, after `after`. With an artifact type only
@@ -230,7 +268,8 @@ pub struct LinkedBlob {
     pub size_bytes: u64,
     /// Nodes with a counted copy, ascending.
     pub holders: Vec<NodeId>,
-    /// Since when no manifest of this repository names it; `None` while one does. Its grace counts from here.
+    /// Since when no manifest of this repository names it; `None` while one does. Its grace counts from here. While
+    /// only deleted manifests name it: when a client last used it, because its grace may count from there.
     pub unreferenced_since: Option<LogTime>,
 }
 
@@ -249,10 +288,15 @@ pub fn linked_blob(
     let Some(link) = scan::load::<LinkRecord>(view, &key::link(repository, digest))? else {
         return Ok(None);
     };
+    let edges = key::edges_of(digest, repository);
+    let unreferenced_since = match link.unreferenced_since {
+        None if scan::first_key(view, &edges)?.is_none() => Some(link.touched_at),
+        since => since,
+    };
     let linked = blob(view, digest)?.map(|blob| LinkedBlob {
         size_bytes: blob.size_bytes,
         holders: blob.holders,
-        unreferenced_since: link.unreferenced_since,
+        unreferenced_since,
     });
     Ok(linked)
 }
@@ -263,79 +307,6 @@ pub fn linked_blob(
 /// [`ViewError`].
 pub fn blob(view: &dyn MetadataView, digest: &Digest) -> Result<Option<BlobRecord>, ViewError> {
     scan::load(view, &key::blob(digest))
-}
-
-/// The blobs of which `node` holds a counted copy, by digest, after `after`.
-///
-/// # Errors
-/// [`ViewError`].
-pub fn blobs_of_node(
-    view: &dyn MetadataView,
-    node: NodeId,
-    after: Option<&Digest>,
-    limit: usize,
-) -> Result<Vec<Digest>, ViewError> {
-    let after = after.map(|after| key::placement(node, after));
-    scan::page(
-        view,
-        &key::placements_of(node),
-        after.as_deref(),
-        limit,
-        |key, _| {
-            let mut parts = Reader::new(Table::Placement, key)?;
-            let _node = parts.number()?;
-            Ok(Some(parts.digest()?))
-        },
-    )
-}
-
-/// A blob with fewer counted copies than it should have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnderReplicated {
-    /// Which blob.
-    pub digest: Digest,
-    /// How many copies it has.
-    pub copies: u32,
-}
-
-/// The blobs with fewer than R copies, fewest first. R counts no further than the registered nodes: a copy that
-/// has no place to go is not missing.
-///
-/// # Errors
-/// [`ViewError`].
-pub fn under_replicated(
-    view: &dyn MetadataView,
-    limit: usize,
-) -> Result<Vec<UnderReplicated>, ViewError> {
-    let target = attainable_copies(view)?;
-    let mut found = Vec::new();
-    if limit == 0 {
-        return Ok(found);
-    }
-    scan::visit(view, &key::table(Table::Copies), None, &mut |key, _| {
-        let mut parts = Reader::new(Table::Copies, key)?;
-        let copies = parts.number()?;
-        if copies >= target {
-            return Ok(std::ops::ControlFlow::Break(()));
-        }
-        let copies = u32::try_from(copies).unwrap_or(u32::MAX);
-        found.push(UnderReplicated {
-            digest: parts.digest()?,
-            copies,
-        });
-        Ok(if found.len() == limit {
-            std::ops::ControlFlow::Break(())
-        } else {
-            std::ops::ControlFlow::Continue(())
-        })
-    })?;
-    Ok(found)
-}
-
-/// R, but no more than there are nodes.
-fn attainable_copies(view: &dyn MetadataView) -> Result<u64, ViewError> {
-    let copies = cluster(view)?.map_or(0, |cluster| u64::from(cluster.copies));
-    Ok(copies.min(nodes(view)?.len() as u64))
 }
 
 /// What this view knows of a ticket.
@@ -362,51 +333,6 @@ pub fn ticket(view: &dyn MetadataView, ticket: TicketId) -> Result<TicketState, 
     } else {
         TicketState::Closed
     })
-}
-
-/// Running totals of the cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Repositories ever pushed to.
-    pub repositories: u64,
-    /// Tags.
-    pub tags: u64,
-    /// Manifests, counted once per repository.
-    pub manifests: u64,
-    /// Their lengths.
-    pub manifest_bytes: u64,
-    /// Blobs.
-    pub blobs: u64,
-    /// Their lengths, each blob once.
-    pub blob_bytes: u64,
-    /// Blobs with fewer than R copies.
-    pub under_replicated_blobs: u64,
-    /// Copies to make until every blob has R.
-    pub missing_copies: u64,
-}
-
-/// Totals without a scan.
-///
-/// # Errors
-/// [`ViewError`].
-pub fn stats(view: &dyn MetadataView) -> Result<Stats, ViewError> {
-    let totals: TotalsRecord = scan::load(view, &key::single(Table::Totals))?.unwrap_or_default();
-    let target = attainable_copies(view)?;
-    let mut stats = Stats {
-        repositories: totals.repositories,
-        tags: totals.tags,
-        manifests: totals.manifests,
-        manifest_bytes: totals.manifest_bytes,
-        blobs: totals.blobs,
-        blob_bytes: totals.blob_bytes,
-        under_replicated_blobs: 0,
-        missing_copies: 0,
-    };
-    for (copies, blobs) in (0..target).zip(&totals.blobs_by_copies) {
-        stats.under_replicated_blobs += blobs;
-        stats.missing_copies += blobs * (target - copies);
-    }
-    Ok(stats)
 }
 
 #[cfg(test)]

@@ -6,15 +6,16 @@ use oci::{Algorithm, Digest, MediaType, RepositoryName, Tag};
 use crate::apply::apply_outcome;
 use crate::changes::Overlay;
 use crate::command::{
-    Command, CommitBlob, InitializeCluster, ManifestFacts, ManifestReference, OpenTickets,
-    Precondition, PutManifest, RegisterNode, Tick, TicketKind,
+    Command, CommitBlob, CondemnedBlob, DeleteBlobs, DeleteManifest, GcLimits, GcStep,
+    InitializeCluster, ManifestFacts, ManifestReference, OpenTickets, Precondition, PutManifest,
+    RegisterNode, Tick, TicketKind,
 };
 use crate::entry::Entry;
 use crate::ids::{LogIndex, NodeId, TicketId, Timestamp};
 use crate::invariants;
 use crate::memory::MemoryView;
 use crate::query;
-use crate::response::{Outcome, Response};
+use crate::response::{BlobsDeleted, GcStepped, Outcome, Response};
 use crate::view::MetadataView;
 
 pub(crate) fn repository(name: &str) -> RepositoryName {
@@ -182,6 +183,49 @@ impl World {
             self.apply(Command::PutManifest(manifest)),
             Response::ManifestPut
         );
+    }
+
+    pub(crate) fn delete_manifest(&mut self, name: &str, body: &str) {
+        self.done(Command::DeleteManifest(DeleteManifest {
+            repository: repository(name),
+            digest: digest(body),
+        }));
+    }
+
+    /// A step in the present epoch in which everything waits for `wait_ms`.
+    pub(crate) fn step(&mut self, wait_ms: u64, budget: u32) -> GcStepped {
+        let limits = GcLimits {
+            grace_ms: wait_ms,
+            condemn_delay_ms: wait_ms,
+            undelete_ms: wait_ms,
+        };
+        self.step_with(limits, budget)
+    }
+
+    pub(crate) fn step_with(&mut self, limits: GcLimits, budget: u32) -> GcStepped {
+        let epoch = query::gc(&self.view).unwrap().epoch;
+        let step = GcStep {
+            epoch,
+            limits,
+            budget,
+        };
+        match self.apply(Command::GcStep(step)) {
+            Response::GcStepped(done) => done,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn delete_blobs(&mut self, blobs: Vec<CondemnedBlob>) -> BlobsDeleted {
+        let epoch = query::gc(&self.view).unwrap().epoch;
+        let command = DeleteBlobs {
+            epoch,
+            quarantine_ms: 0,
+            blobs,
+        };
+        match self.apply(Command::DeleteBlobs(command)) {
+            Response::BlobsDeleted(deleted) => deleted,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Lets log time pass.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use oci::Digest;
 
-use super::{Refusal, Scope, index, node, review, ticket};
+use super::node::{self, Nodes};
+use super::{Refusal, Scope, index, review, ticket};
 use crate::command::{CommitBlob, MountBlob, TicketKind, TouchBlob, UnlinkBlob};
 use crate::ids::{NodeId, RepositoryId, TicketId};
 use crate::key;
@@ -30,7 +31,7 @@ pub(super) fn commit(scope: &mut Scope<'_, '_>, command: &CommitBlob) -> Result<
     }
     let mut holders: BTreeSet<NodeId> = command.holders.iter().copied().collect();
     holders.extend(before.iter().flat_map(|known| &known.holders));
-    let reached = u32::try_from(holders.len()).unwrap_or(u32::MAX);
+    let reached = Nodes::load(scope)?.live_copies(&holders);
     if reached < cluster.write_copies {
         return Err(Rejection::TooFewCopies {
             reached,
@@ -123,6 +124,7 @@ pub(super) fn unlink(scope: &mut Scope<'_, '_>, command: &UnlinkBlob) -> Result<
     }
     index::put_link(scope, repository, &command.digest, Some(link), None);
     review::link_removed(scope, &command.digest)?;
+    review::repository_left(scope, repository)?;
     Ok(Response::Done)
 }
 

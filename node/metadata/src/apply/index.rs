@@ -3,10 +3,13 @@
 
 use oci::{Digest, Tag};
 
-use super::{ApplyError, Scope};
+use super::{ApplyError, Scope, review};
 use crate::ids::{LogTime, RepositoryId, TicketId};
 use crate::key::{self, Table};
-use crate::record::{BlobRecord, LinkRecord, TagChange, TagRecord, TicketRecord};
+use crate::record::{
+    BlobRecord, DeletedManifestRecord, LinkRecord, ManifestRecord, RepositoryStateRecord,
+    TagChange, TagRecord, TicketRecord,
+};
 use crate::scan;
 use crate::view::ViewError;
 
@@ -29,7 +32,12 @@ pub(super) fn put_blob(
         scope.mark(key::placement(*node, digest));
     }
     let since = |of: fn(&BlobRecord) -> Option<LogTime>| (before.and_then(of), of(after));
-    move_key(scope, since(|blob| blob.unlinked_since), |since| {
+    // A condemned blob has left the list of those to condemn, or it would be looked at again and again.
+    let waiting = |blob: &BlobRecord| {
+        blob.unlinked_since
+            .filter(|_| blob.condemned_since.is_none())
+    };
+    move_key(scope, since(waiting), |since| {
         key::unlinked_blob(since, digest)
     });
     move_key(scope, since(|blob| blob.condemned_since), |since| {
@@ -62,6 +70,97 @@ pub(super) fn put_blob(
         by_copies.truncate(used);
     }
     Ok(())
+}
+
+/// Deletes a condemned blob with everything derived from it.
+pub(super) fn remove_condemned_blob(
+    scope: &mut Scope<'_, '_>,
+    digest: &Digest,
+    blob: &BlobRecord,
+    condemned_since: LogTime,
+) -> Result<(), ApplyError> {
+    scope.delete(key::blob(digest));
+    for node in &blob.holders {
+        scope.delete(key::placement(*node, digest));
+    }
+    scope.delete(key::condemned_blob(condemned_since, digest));
+    let totals = scope.totals()?;
+    totals.blobs = totals.blobs.saturating_sub(1);
+    totals.blob_bytes = totals.blob_bytes.saturating_sub(blob.size_bytes);
+    Ok(())
+}
+
+/// Derived: `UnneededManifest`, totals.
+pub(super) fn put_manifest(
+    scope: &mut Scope<'_, '_>,
+    repository: RepositoryId,
+    digest: &Digest,
+    before: Option<&ManifestRecord>,
+    after: Option<&ManifestRecord>,
+) -> Result<(), ApplyError> {
+    if before == after {
+        return Ok(());
+    }
+    match after {
+        Some(manifest) => scope.save(key::manifest(repository, digest), manifest),
+        None => scope.delete(key::manifest(repository, digest)),
+    }
+    let since = |record: Option<&ManifestRecord>| record.and_then(|record| record.unneeded_since);
+    move_key(scope, (since(before), since(after)), |since| {
+        key::unneeded_manifest(since, repository, digest)
+    });
+    let totals = scope.totals()?;
+    let size = |record: Option<&ManifestRecord>| record.map_or((0, 0), |r| (1, r.size_bytes));
+    let (gone, come) = (size(before), size(after));
+    totals.manifests = (totals.manifests + come.0).saturating_sub(gone.0);
+    totals.manifest_bytes = (totals.manifest_bytes + come.1).saturating_sub(gone.1);
+    Ok(())
+}
+
+/// Derived: `DeletedAt`, totals.
+pub(super) fn put_deleted_manifest(
+    scope: &mut Scope<'_, '_>,
+    repository: RepositoryId,
+    digest: &Digest,
+    before: Option<&DeletedManifestRecord>,
+    after: Option<&DeletedManifestRecord>,
+) -> Result<(), ApplyError> {
+    match after {
+        Some(deleted) => scope.save(key::deleted_manifest(repository, digest), deleted),
+        None => scope.delete(key::deleted_manifest(repository, digest)),
+    }
+    let at = |record: Option<&DeletedManifestRecord>| record.map(|record| record.deleted_at);
+    move_key(scope, (at(before), at(after)), |at| {
+        key::deleted_at(at, repository, digest)
+    });
+    let totals = scope.totals()?;
+    let size = |record: Option<&DeletedManifestRecord>| {
+        record.map_or((0, 0), |record| (1, record.manifest.size_bytes))
+    };
+    let (gone, come) = (size(before), size(after));
+    totals.deleted_manifests = (totals.deleted_manifests + come.0).saturating_sub(gone.0);
+    totals.deleted_manifest_bytes = (totals.deleted_manifest_bytes + come.1).saturating_sub(gone.1);
+    Ok(())
+}
+
+/// Derived: `EmptyRepository`.
+pub(super) fn put_repository_state(
+    scope: &mut Scope<'_, '_>,
+    repository: RepositoryId,
+    before: &RepositoryStateRecord,
+    after: Option<&RepositoryStateRecord>,
+) {
+    match after {
+        Some(state) => scope.save(key::repository_state(repository), state),
+        None => scope.delete(key::repository_state(repository)),
+    }
+    let since = (
+        before.empty_since,
+        after.and_then(|state| state.empty_since),
+    );
+    move_key(scope, since, |since| {
+        key::empty_repository(since, repository)
+    });
 }
 
 /// Condemned blobs are not worth repairing, so they are not counted.
@@ -173,7 +272,7 @@ pub(super) fn put_tag(
         (Some(_), None) => totals.tags = totals.tags.saturating_sub(1),
         _ => {}
     }
-    Ok(())
+    review::tag_moved(scope, repository, old, after)
 }
 
 /// Whether a manifest of the repository names the digest.
@@ -183,6 +282,17 @@ pub(super) fn is_referenced(
     digest: &Digest,
 ) -> Result<bool, ApplyError> {
     Ok(scan::first_key(scope.state, &key::edges_of(digest, repository))?.is_some())
+}
+
+/// Whether a manifest of the repository names the digest, or would when it is restored.
+pub(super) fn is_needed(
+    scope: &Scope<'_, '_>,
+    repository: RepositoryId,
+    digest: &Digest,
+) -> Result<bool, ApplyError> {
+    let deleted = key::deleted_edges_of(digest, repository);
+    Ok(is_referenced(scope, repository, digest)?
+        || scan::first_key(scope.state, &deleted)?.is_some())
 }
 
 /// One manifest of the repository that names the digest.

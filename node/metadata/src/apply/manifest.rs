@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use oci::{Digest, Tag};
 
-use super::{ApplyError, Refusal, Scope, index, node, review, tag};
+use super::node::Nodes;
+use super::{ApplyError, Refusal, Scope, index, restore, review, tag};
 use crate::command::{DeleteManifest, ManifestReference, PutManifest};
 use crate::ids::RepositoryId;
 use crate::key::{self, Reader, Table};
-use crate::record::{BlobRecord, ManifestRecord, ReferencesRecord, Referrer, TagRecord};
+use crate::record::{
+    BlobRecord, DeletedManifestRecord, ManifestRecord, ReferencesRecord, Referrer, TagRecord,
+};
 use crate::response::{Rejection, Response};
 use crate::scan;
 use crate::view::ViewError;
@@ -24,6 +27,7 @@ pub(super) fn put(scope: &mut Scope<'_, '_>, command: &PutManifest) -> Result<Re
     for (tag, before) in tags {
         index::put_tag(scope, repository, tag, before, Some(command.digest))?;
     }
+    review::manifest_pushed(scope, repository, &command.digest)?;
     Ok(Response::ManifestPut)
 }
 
@@ -36,7 +40,7 @@ fn check_references(
     write_copies: u32,
 ) -> Result<(), Refusal> {
     let facts = &command.facts;
-    let registered = node::registered(scope)?;
+    let nodes = Nodes::load(scope)?;
     let mut unknown = Vec::new();
     let mut wrong_size = None;
     let mut too_few = None;
@@ -46,12 +50,7 @@ fn check_references(
             continue;
         };
         wrong_size = wrong_size.or(size_mismatch(reference, blob.size_bytes));
-        let reached = blob
-            .holders
-            .iter()
-            .filter(|node| registered.contains(node))
-            .count();
-        let reached = u32::try_from(reached).unwrap_or(u32::MAX);
+        let reached = nodes.live_copies(&blob.holders);
         if reached < write_copies && too_few.is_none() {
             too_few = Some(Rejection::TooFewCopies {
                 reached,
@@ -128,10 +127,10 @@ fn check_tags<'c>(
 
 /// Everything stored of a manifest but its body and tags.
 #[derive(PartialEq)]
-struct Stored {
-    record: ManifestRecord,
-    references: ReferencesRecord,
-    referrer: Option<Referrer>,
+pub(super) struct Stored {
+    pub(super) record: ManifestRecord,
+    pub(super) references: ReferencesRecord,
+    pub(super) referrer: Option<Referrer>,
 }
 
 fn describe(scope: &Scope<'_, '_>, command: &PutManifest) -> Stored {
@@ -161,7 +160,7 @@ fn describe(scope: &Scope<'_, '_>, command: &PutManifest) -> Stored {
     }
 }
 
-fn load_stored(
+pub(super) fn load_stored(
     scope: &Scope<'_, '_>,
     repository: RepositoryId,
     digest: &Digest,
@@ -185,32 +184,39 @@ fn load_stored(
 }
 
 /// The same push again changes nothing. The same bytes with another media type, or read differently by a newer
-/// parser, replace what was derived from them; body and tags stay.
+/// parser, replace what was derived from them; body and tags stay. A push of a deleted manifest makes it a new one.
 fn store(
     scope: &mut Scope<'_, '_>,
     repository: RepositoryId,
     command: &PutManifest,
 ) -> Result<(), ApplyError> {
+    let digest = &command.digest;
     let mut stored = describe(scope, command);
-    match load_stored(scope, repository, &command.digest)? {
-        Some(old) => {
-            stored.record.pushed_at = old.record.pushed_at;
-            if stored == old {
-                return Ok(());
-            }
-            detach(scope, repository, &command.digest, &old)?;
+    if let Some(old) = load_stored(scope, repository, digest)? {
+        stored.record.pushed_at = old.record.pushed_at;
+        stored.record.unneeded_since = old.record.unneeded_since;
+        if stored == old {
+            return Ok(());
+        }
+        detach(scope, repository, digest, &old)?;
+        return attach(scope, repository, digest, &stored);
+    }
+    match restore::load(scope, repository, digest)? {
+        Some(deleted) => {
+            let old = restore::references(scope, repository, digest)?;
+            attach(scope, repository, digest, &stored)?;
+            // After the new edges, so that what both name is needed all the time.
+            restore::forget(scope, repository, digest, &deleted, &old)
         }
         None => {
-            let totals = scope.totals()?;
-            totals.manifests += 1;
-            totals.manifest_bytes += stored.record.size_bytes;
             scope.state.put(
-                key::manifest_body(repository, &command.digest),
+                key::manifest_body(repository, digest),
                 command.body.to_vec(),
             );
+            attach(scope, repository, digest, &stored)?;
+            review::subject_changed(scope, repository, digest)
         }
     }
-    attach(scope, repository, &command.digest, &stored)
 }
 
 fn attach(
@@ -219,16 +225,25 @@ fn attach(
     digest: &Digest,
     stored: &Stored,
 ) -> Result<(), ApplyError> {
-    scope.save(key::manifest(repository, digest), &stored.record);
+    index::put_manifest(scope, repository, digest, None, Some(&stored.record))?;
     scope.save(key::references(repository, digest), &stored.references);
     for named in stored.references.all() {
         scope.mark(key::edge(named, repository, digest));
         review::edge_added(scope, repository, named)?;
     }
+    put_referrer(scope, repository, digest, stored);
+    Ok(())
+}
+
+pub(super) fn put_referrer(
+    scope: &mut Scope<'_, '_>,
+    repository: RepositoryId,
+    digest: &Digest,
+    stored: &Stored,
+) {
     if let (Some(subject), Some(referrer)) = (&stored.record.subject, &stored.referrer) {
         scope.save(key::referrer(repository, subject, digest), referrer);
     }
-    Ok(())
 }
 
 fn detach(
@@ -237,7 +252,7 @@ fn detach(
     digest: &Digest,
     stored: &Stored,
 ) -> Result<(), ApplyError> {
-    scope.delete(key::manifest(repository, digest));
+    index::put_manifest(scope, repository, digest, Some(&stored.record), None)?;
     scope.delete(key::references(repository, digest));
     for named in stored.references.all() {
         scope.delete(key::edge(named, repository, digest));
@@ -256,21 +271,43 @@ pub(super) fn delete(
     let repository = scope.known_repository(&command.repository)?;
     let stored =
         load_stored(scope, repository, &command.digest)?.ok_or(Rejection::ManifestUnknown)?;
-    for tag in tags_of(scope, repository, &command.digest)? {
-        let before: TagRecord = scope.load_promised(
-            &key::tag(repository, &tag),
-            "every tag of a manifest exists",
-        )?;
-        index::put_tag(scope, repository, &tag, Some(before), None)?;
-    }
-    detach(scope, repository, &command.digest, &stored)?;
-    scope.delete(key::manifest_body(repository, &command.digest));
-    let totals = scope.totals()?;
-    totals.manifests = totals.manifests.saturating_sub(1);
-    totals.manifest_bytes = totals
-        .manifest_bytes
-        .saturating_sub(stored.record.size_bytes);
+    hide(scope, repository, &command.digest, stored)?;
     Ok(Response::Done)
+}
+
+/// Deletes the manifest so that it can be restored: its record moves, its edges become deleted edges, which keep
+/// everything it names needed; body and references stay where they are. No referrer and no child loses its need.
+pub(super) fn hide(
+    scope: &mut Scope<'_, '_>,
+    repository: RepositoryId,
+    digest: &Digest,
+    stored: Stored,
+) -> Result<(), ApplyError> {
+    let tags = tags_of(scope, repository, digest)?;
+    index::put_manifest(scope, repository, digest, Some(&stored.record), None)?;
+    for named in stored.references.all() {
+        scope.delete(key::edge(named, repository, digest));
+        scope.mark(key::deleted_edge(named, repository, digest));
+    }
+    if let Some(subject) = &stored.record.subject {
+        scope.delete(key::referrer(repository, subject, digest));
+    }
+    for tag in &tags {
+        let before: TagRecord =
+            scope.load_promised(&key::tag(repository, tag), "every tag of a manifest exists")?;
+        index::put_tag(scope, repository, tag, Some(before), None)?;
+    }
+    let deleted = DeletedManifestRecord {
+        manifest: ManifestRecord {
+            unneeded_since: None,
+            ..stored.record
+        },
+        referrer: stored.referrer,
+        tags,
+        deleted_at: scope.now,
+        deleted_index: scope.at,
+    };
+    index::put_deleted_manifest(scope, repository, digest, None, Some(&deleted))
 }
 
 fn tags_of(

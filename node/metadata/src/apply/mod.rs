@@ -6,10 +6,12 @@
 
 mod blob;
 mod cluster;
+mod collect;
 mod index;
 mod manifest;
 mod node;
 mod placement;
+mod restore;
 mod review;
 mod session;
 mod tag;
@@ -24,12 +26,18 @@ use crate::command::Command;
 use crate::entry::Entry;
 use crate::ids::{LogIndex, LogTime, RepositoryId};
 use crate::key::{self, Table};
-use crate::record::{ClusterRecord, RepositoryRecord, TimeRecord, TotalsRecord};
+use crate::record::{
+    ClusterRecord, RepositoryRecord, RepositoryStateRecord, TimeRecord, TotalsRecord,
+};
 use crate::response::{Outcome, Rejection, Response};
 use crate::scan;
 use crate::view::ViewError;
 
 pub use blob::REPAIR_TTL_MS;
+pub use collect::{
+    DELETED_BLOB_TTL_MS, MAX_BLOBS_PER_COMMAND, MAX_GC_BUDGET, MAX_MANIFESTS_PER_COMMAND,
+    MAX_REASON_BYTES,
+};
 pub use session::{ANSWERS_PER_SESSION, SESSION_TTL_MS};
 pub use ticket::{MAX_TICKET_TTL_MS, MAX_TICKETS_PER_COMMAND};
 pub use time::{MAX_TICK_MS, TICKETS_EXPIRED_PER_TICK};
@@ -120,14 +128,14 @@ fn run(scope: &mut Scope<'_, '_>, command: &Command) -> Result<Response, Refusal
         Command::DropPlacement(command) => placement::drop_surplus(scope, command),
         Command::ReportLost(command) => placement::report_lost(scope, command),
         Command::Tick(command) => time::tick(scope, command),
-        Command::GcStep(_)
-        | Command::DeleteBlobs(_)
-        | Command::PauseGc(_)
-        | Command::ResumeGc
-        | Command::CollectManifests(_)
-        | Command::RestoreManifest(_)
-        | Command::RestoreTag(_)
-        | Command::SetNodeState(_) => Err(Rejection::OutOfBounds.into()),
+        Command::GcStep(command) => collect::step(scope, command),
+        Command::DeleteBlobs(command) => collect::delete_blobs(scope, command),
+        Command::PauseGc(command) => collect::pause(scope, command),
+        Command::ResumeGc => collect::resume(scope),
+        Command::CollectManifests(command) => collect::collect_manifests(scope, command),
+        Command::RestoreManifest(command) => restore::manifest(scope, command),
+        Command::RestoreTag(command) => restore::tag(scope, command),
+        Command::SetNodeState(command) => node::set_state(scope, command),
     }
 }
 
@@ -229,6 +237,11 @@ impl Scope<'_, '_> {
         }
         let id = RepositoryId(self.at.0);
         self.save(key::repository(name), &RepositoryRecord { id });
+        let state = RepositoryStateRecord {
+            name: name.clone(),
+            empty_since: None,
+        };
+        self.save(key::repository_state(id), &state);
         self.totals()?.repositories += 1;
         Ok(id)
     }

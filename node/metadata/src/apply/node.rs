@@ -1,9 +1,10 @@
 //! Nodes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::{ApplyError, Refusal, Scope};
-use crate::command::{NodeState, RegisterNode};
+use crate::codec::Record;
+use crate::command::{NodeState, RegisterNode, SetNodeState};
 use crate::ids::NodeId;
 use crate::key::{self, Table};
 use crate::record::NodeRecord;
@@ -37,6 +38,24 @@ pub(super) fn register(
     Ok(Response::Done)
 }
 
+pub(super) fn set_state(
+    scope: &mut Scope<'_, '_>,
+    command: &SetNodeState,
+) -> Result<Response, Refusal> {
+    let before: NodeRecord = scope
+        .load(&key::node(command.node))?
+        .ok_or(Rejection::NodeUnknown(command.node))?;
+    if before.state != command.state {
+        let after = NodeRecord {
+            state: command.state,
+            state_since: scope.now,
+            ..before
+        };
+        scope.save(key::node(command.node), &after);
+    }
+    Ok(Response::Done)
+}
+
 pub(super) fn check_registered(scope: &Scope<'_, '_>, node: NodeId) -> Result<(), Refusal> {
     if scope.exists(&key::node(node))? {
         Ok(())
@@ -45,18 +64,44 @@ pub(super) fn check_registered(scope: &Scope<'_, '_>, node: NodeId) -> Result<()
     }
 }
 
-/// All registered nodes: a handful, so one scan serves a manifest with thousands of layers.
-pub(super) fn registered(scope: &Scope<'_, '_>) -> Result<BTreeSet<NodeId>, ApplyError> {
-    let mut nodes = BTreeSet::new();
-    scan::visit(
-        scope.state,
-        &key::table(Table::Node),
-        None,
-        &mut |key, _| {
-            let mut parts = key::Reader::new(Table::Node, key)?;
-            nodes.insert(NodeId(parts.number()?));
+/// All registered nodes and what their copies are worth: a handful, so one scan serves a manifest with thousands of
+/// layers.
+pub(super) struct Nodes(BTreeMap<NodeId, NodeState>);
+
+impl Nodes {
+    pub(super) fn load(scope: &Scope<'_, '_>) -> Result<Nodes, ApplyError> {
+        let mut nodes = BTreeMap::new();
+        let table = key::table(Table::Node);
+        scan::visit(scope.state, &table, None, &mut |key, value| {
+            let node = <NodeRecord as Record>::decode(key, value)?;
+            nodes.insert(node.node, node.state);
             Ok::<_, ViewError>(std::ops::ControlFlow::Continue(()))
-        },
-    )?;
-    Ok(nodes)
+        })?;
+        Ok(Nodes(nodes))
+    }
+
+    pub(super) fn is_draining(&self, node: NodeId) -> bool {
+        self.0.get(&node) == Some(&NodeState::Draining)
+    }
+
+    /// Copies on nodes that are up or draining: those that W asks for.
+    pub(super) fn live_copies<'h>(&self, holders: impl IntoIterator<Item = &'h NodeId>) -> u32 {
+        self.count(holders, |state| state != NodeState::Down)
+    }
+
+    /// Copies on nodes that are up and stay: those that R asks for.
+    pub(super) fn lasting_copies<'h>(&self, holders: impl IntoIterator<Item = &'h NodeId>) -> u32 {
+        self.count(holders, |state| state == NodeState::Up)
+    }
+
+    fn count<'h>(
+        &self,
+        holders: impl IntoIterator<Item = &'h NodeId>,
+        counts: impl Fn(NodeState) -> bool,
+    ) -> u32 {
+        let counted = holders
+            .into_iter()
+            .filter(|node| self.0.get(node).is_some_and(|state| counts(*state)));
+        u32::try_from(counted.count()).unwrap_or(u32::MAX)
+    }
 }

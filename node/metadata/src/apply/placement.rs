@@ -5,7 +5,8 @@
 
 use oci::Digest;
 
-use super::{Refusal, Scope, index, node, ticket};
+use super::node::{self, Nodes};
+use super::{Refusal, Scope, index, ticket};
 use crate::command::{AddPlacement, DropPlacement, ReportLost, TicketKind};
 use crate::ids::NodeId;
 use crate::key;
@@ -36,13 +37,15 @@ pub(super) fn drop_surplus(
 ) -> Result<Response, Refusal> {
     let cluster = scope.cluster()?;
     let (before, after) = without_holder(scope, &command.digest, command.node)?;
-    let reached = u32::try_from(after.holders.len()).unwrap_or(u32::MAX);
-    if reached < cluster.copies {
-        return Err(Rejection::TooFewCopies {
-            reached,
-            wanted: cluster.copies,
-        }
-        .into());
+    let nodes = Nodes::load(scope)?;
+    // A node that leaves is there for safety only, and where it leaves from there may be no room for R.
+    let (reached, wanted) = if nodes.is_draining(command.node) {
+        (nodes.live_copies(&after.holders), cluster.write_copies)
+    } else {
+        (nodes.lasting_copies(&after.holders), cluster.copies)
+    };
+    if reached < wanted {
+        return Err(Rejection::TooFewCopies { reached, wanted }.into());
     }
     index::put_blob(scope, &command.digest, Some(&before), &after)?;
     Ok(Response::Done)

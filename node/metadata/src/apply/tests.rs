@@ -2,10 +2,14 @@
 
 mod blobs;
 mod cluster;
+mod collect;
 mod cost;
 mod manifests;
+mod node_states;
 mod placements;
 mod random;
+mod restore;
 mod sessions;
 mod tags;
 mod tickets;
+mod unneeded;

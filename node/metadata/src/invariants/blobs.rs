@@ -34,7 +34,10 @@ fn blobs(checker: &mut Checker<'_>) -> Result<(), ViewError> {
         );
         let agrees = blob.condemned_since.is_none() || blob.unlinked_since.is_some();
         checker.expect(agrees, "only an unlinked blob is condemned", key);
-        if let Some(since) = blob.unlinked_since {
+        if let Some(since) = blob
+            .unlinked_since
+            .filter(|_| blob.condemned_since.is_none())
+        {
             let listed = key::unlinked_blob(since, &digest);
             checker.expect_key(&listed, "an unlinked blob is on its work list", key)?;
         }
@@ -82,7 +85,9 @@ fn blob_indexes(checker: &mut Checker<'_>) -> Result<(), ViewError> {
     checker.each(Table::UnlinkedBlob, |checker, key, mut parts| {
         let (since, digest) = (LogTime(parts.number()?), parts.digest()?);
         let blob: Option<BlobRecord> = checker.load(&key::blob(&digest))?;
-        let holds = blob.is_some_and(|blob| blob.unlinked_since == Some(since));
+        let holds = blob.is_some_and(|blob| {
+            blob.unlinked_since == Some(since) && blob.condemned_since.is_none()
+        });
         checker.expect(
             holds,
             "a blob on the unlinked list is unlinked since then",
@@ -111,10 +116,13 @@ fn links(checker: &mut Checker<'_>) -> Result<(), ViewError> {
         let inverse = key::linked_by(&digest, repository);
         checker.expect_key(&inverse, "every link is found by its digest", key)?;
         let edge = scan::first_key(checker.view, &key::edges_of(&digest, repository))?;
-        let agrees = link.unreferenced_since.is_none() == edge.is_some();
+        let deleted_edge =
+            scan::first_key(checker.view, &key::deleted_edges_of(&digest, repository))?;
+        let is_needed = edge.is_some() || deleted_edge.is_some();
+        let agrees = link.unreferenced_since.is_none() == is_needed;
         checker.expect(
             agrees,
-            "a link is unreferenced since some time or has an edge",
+            "a link is unreferenced since some time or has an edge, perhaps of a deleted manifest",
             key,
         );
         if let Some(since) = link.unreferenced_since {

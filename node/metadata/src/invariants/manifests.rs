@@ -51,18 +51,70 @@ fn manifests(checker: &mut Checker<'_>) -> Result<(), ViewError> {
             "every manifest has references",
             key,
         )?;
+        let hidden = key::deleted_manifest(repository, &digest);
+        let is_hidden = scan::exists(checker.view, &hidden)?;
+        checker.expect(!is_hidden, "no manifest exists and is deleted", key);
+        if let Some(since) = record.unneeded_since {
+            let listed = key::unneeded_manifest(since, repository, &digest);
+            checker.expect_key(&listed, "an unneeded manifest is on its list", key)?;
+        }
+        need(checker, key, repository, &digest, &record)?;
         checker.totals.manifests += 1;
         checker.totals.manifest_bytes += record.size_bytes;
         Ok(())
     })
 }
 
+/// Nothing else says whether a manifest is needed, but a subject under review may not have told its referrers yet.
+fn need(
+    checker: &mut Checker<'_>,
+    key: &[u8],
+    repository: RepositoryId,
+    digest: &Digest,
+    record: &ManifestRecord,
+) -> Result<(), ViewError> {
+    let mut is_needed = false;
+    for prefix in [
+        key::tags_of(repository, digest),
+        key::edges_of(digest, repository),
+        key::deleted_edges_of(digest, repository),
+    ] {
+        is_needed |= scan::first_key(checker.view, &prefix)?.is_some();
+    }
+    let mut is_reviewed = false;
+    if let Some(subject) = &record.subject {
+        is_needed |= exists(checker, repository, subject)?;
+        is_reviewed = scan::exists(checker.view, &key::referrer_review(repository, subject))?;
+    }
+    let agrees = record.unneeded_since.is_none() == is_needed;
+    checker.expect(
+        agrees || is_reviewed,
+        "a manifest is unneeded since some time, or has a tag, an index or a subject",
+        key,
+    );
+    Ok(())
+}
+
+/// Whether the manifest is there or can be restored.
+fn exists(
+    checker: &Checker<'_>,
+    repository: RepositoryId,
+    digest: &Digest,
+) -> Result<bool, ViewError> {
+    Ok(
+        scan::exists(checker.view, &key::manifest(repository, digest))?
+            || scan::exists(checker.view, &key::deleted_manifest(repository, digest))?,
+    )
+}
+
 fn parts_of_manifests(checker: &mut Checker<'_>) -> Result<(), ViewError> {
     for table in [Table::ManifestBody, Table::References] {
         checker.each(table, |checker, key, mut parts| {
             let (repository, digest) = (RepositoryId(parts.number()?), parts.digest()?);
-            let manifest = key::manifest(repository, &digest);
-            checker.expect_key(&manifest, "bodies and references belong to a manifest", key)
+            let belongs = exists(checker, repository, &digest)?;
+            let law = "bodies and references belong to a manifest, perhaps a deleted one";
+            checker.expect(belongs, law, key);
+            Ok(())
         })?;
     }
     Ok(())
@@ -75,6 +127,9 @@ fn edges(checker: &mut Checker<'_>) -> Result<(), ViewError> {
         Table::References,
         |checker, key, mut parts, record| {
             let (repository, manifest) = (RepositoryId(parts.number()?), parts.digest()?);
+            if !scan::exists(checker.view, &key::manifest(repository, &manifest))? {
+                return Ok(());
+            }
             for named in record.all().collect::<BTreeSet<_>>() {
                 let edge = key::edge(named, repository, &manifest);
                 checker.expect_key(&edge, "every reference has an edge", key)?;
@@ -155,6 +210,10 @@ fn tag_history(checker: &mut Checker<'_>) -> Result<(), ViewError> {
     checker.each_record::<TagChange>(Table::TagHistory, |checker, key, mut parts, change| {
         let repository = RepositoryId(parts.number()?);
         let tag = codec::tag(parts.counted_text()?)?;
+        if scan::exists(checker.view, &key::removed_repository(repository))? {
+            return Ok(());
+        }
+        checker.expect_repository(repository, key);
         let newest = scan::first_key(checker.view, &key::tag_history(repository, &tag))?;
         if newest.as_deref() == Some(key) {
             let record: Option<TagRecord> = checker.load(&key::tag(repository, &tag))?;

@@ -4,6 +4,7 @@
 //! demand. It reads the whole state once and looks up what each record promises.
 
 mod blobs;
+mod deleted;
 mod manifests;
 mod tickets;
 
@@ -14,7 +15,10 @@ use std::ops::ControlFlow;
 use crate::codec::Record;
 use crate::ids::{NodeId, RepositoryId};
 use crate::key::{self, Reader, Table};
-use crate::record::{ClusterRecord, NodeRecord, RepositoryRecord, TimeRecord, TotalsRecord};
+use crate::record::{
+    ClusterRecord, GcRecord, NodeRecord, RepositoryRecord, RepositoryStateRecord, TimeRecord,
+    TotalsRecord,
+};
 use crate::scan;
 use crate::view::{MetadataView, ViewError};
 
@@ -56,6 +60,7 @@ pub fn check(view: &dyn MetadataView) -> Result<Vec<Violation>, ViewError> {
     checker.tables()?;
     checker.nodes_and_repositories()?;
     manifests::check(&mut checker)?;
+    deleted::check(&mut checker)?;
     blobs::check(&mut checker)?;
     tickets::check(&mut checker)?;
     checker.totals()?;
@@ -130,6 +135,7 @@ impl Checker<'_> {
             self.expect(holds, "1 <= W <= R", &key);
         }
         self.load::<TimeRecord>(&key::single(Table::Time))?;
+        self.load::<GcRecord>(&key::single(Table::Gc))?;
         Ok(())
     }
 
@@ -155,6 +161,10 @@ impl Checker<'_> {
             let is_past = record.id.0 <= checker.view.applied().0;
             checker.expect(is_past, "a repository's id is an applied index", key);
             checker.totals.repositories += 1;
+            let state: Option<RepositoryStateRecord> =
+                checker.load(&key::repository_state(record.id))?;
+            let is_inverse = state.is_some_and(|state| key::repository(&state.name) == key);
+            checker.expect(is_inverse, "every repository is found by its id", key);
             Ok(())
         })
     }

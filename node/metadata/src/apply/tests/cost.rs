@@ -128,7 +128,7 @@ fn work_does_not_grow_with_the_repository() {
 fn a_push_is_a_handful_of_reads_and_writes() {
     for (reads, writes) in costs(1) {
         assert!(
-            reads <= 24 && writes <= 16,
+            reads <= 32 && writes <= 20,
             "{reads} reads, {writes} writes"
         );
     }

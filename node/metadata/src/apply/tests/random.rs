@@ -1,5 +1,7 @@
 //! Random commands over a small universe, so that they meet. What must hold of every sequence is here.
 
+mod gc;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -65,9 +67,9 @@ fn put_manifest(choice: [u8; 6]) -> PutManifest {
     let named = |contents: &[&str]| contents.iter().map(|content| reference(content)).collect();
     let (blobs, manifests, subject): (&[&str], &[&str], _) = match body {
         "manifest 0" => (&BLOBS[..2], &[], None),
-        "manifest 1" => (&BLOBS[1..3], &[], Some("manifest 0")),
+        "manifest 1" => (&BLOBS[1..3], &[], Some("never pushed")),
         "manifest 2" => (&[], &MANIFESTS[..2], None),
-        "manifest 3" => (&[], &[], Some("never pushed")),
+        "manifest 3" => (&[], &[], Some("manifest 0")),
         _ => (&BLOBS[3..], &MANIFESTS[2..3], None),
     };
     let is_other = choice[1].is_multiple_of(8);
@@ -137,8 +139,9 @@ impl Proposer {
         let [a, b, c, ..] = choice;
         let (repository, node) = (repository(pick(&PICKED, a)), NodeId(u64::from(c % 4) + 1));
         let (blob, manifest) = (digest(pick(&BLOBS, b)), digest(pick(&MANIFESTS, b)));
-        match kind % 32 {
-            0..=6 => vec![self.cluster_command(kind % 32, choice)],
+        match kind % 44 {
+            0..=6 => vec![self.cluster_command(kind % 44, choice)],
+            32..=43 => vec![gc::command(view, kind % 44, choice)],
             7..=13 => self.commit(view, choice),
             14 => vec![Command::MountBlob(MountBlob {
                 from: (c % 2 == 0).then(|| self::repository(pick(&PICKED, choice[3]))),
@@ -272,10 +275,24 @@ fn without_sessions(view: &MemoryView) -> Vec<(Vec<u8>, Vec<u8>)> {
 struct Model {
     manifests: BTreeSet<(String, Digest)>,
     tags: BTreeMap<(String, String), Digest>,
+    steps: gc::Steps,
+    deleted_blobs: usize,
+    restored: u64,
 }
 
 impl Model {
-    fn accept(&mut self, command: &Command) {
+    fn accept(&mut self, view: &MemoryView, command: &Command, response: &Response) {
+        match response {
+            Response::ManifestsCollected(collected) => {
+                for gone in collected {
+                    let name = query::repository_name(view, gone.repository).unwrap();
+                    self.delete_manifest(name.unwrap().as_str(), gone.digest);
+                }
+            }
+            Response::GcStepped(done) => self.steps.add(done),
+            Response::BlobsDeleted(deleted) => self.deleted_blobs += deleted.digests.len(),
+            _ => {}
+        }
         match command {
             Command::PutManifest(c) => {
                 let name = c.repository.as_str().to_owned();
@@ -286,10 +303,28 @@ impl Model {
                 }
             }
             Command::DeleteManifest(c) => {
-                let name = c.repository.as_str();
-                self.manifests.remove(&(name.to_owned(), c.digest));
-                self.tags
-                    .retain(|(of, _), digest| of != name || *digest != c.digest);
+                self.delete_manifest(c.repository.as_str(), c.digest);
+            }
+            Command::RestoreManifest(c) => {
+                let Response::ManifestRestored { tags } = response else {
+                    panic!("{response:?}")
+                };
+                let name = c.repository.as_str().to_owned();
+                self.manifests.insert((name.clone(), c.digest));
+                for tag in tags {
+                    let key = (name.clone(), tag.as_str().to_owned());
+                    assert_eq!(self.tags.insert(key, c.digest), None);
+                }
+                self.restored += 1;
+            }
+            Command::RestoreTag(c) => {
+                let Response::TagRestored { digest, .. } = response else {
+                    panic!("{response:?}")
+                };
+                let name = c.repository.as_str().to_owned();
+                self.manifests.insert((name.clone(), *digest));
+                self.tags.insert((name, c.tag.as_str().to_owned()), *digest);
+                self.restored += 1;
             }
             Command::DeleteTag(c) => {
                 let key = (c.repository.as_str().to_owned(), c.tag.as_str().to_owned());
@@ -297,6 +332,12 @@ impl Model {
             }
             _ => {}
         }
+    }
+
+    fn delete_manifest(&mut self, name: &str, gone: Digest) {
+        self.manifests.remove(&(name.to_owned(), gone));
+        self.tags
+            .retain(|(of, _), digest| of != name || *digest != gone);
     }
 
     fn compare(&self, view: &MemoryView) {
@@ -329,7 +370,7 @@ impl Model {
 }
 
 /// Applies the choices one by one, checking after each. Returns the log and the state.
-fn run(choices: &[Choice]) -> (Vec<Entry>, MemoryView, Vec<Response>) {
+fn run(choices: &[Choice]) -> (Vec<Entry>, MemoryView, Vec<Response>, Model) {
     let mut world = World::empty();
     let (mut proposer, mut model) = (Proposer::default(), Model::default());
     let (mut log, mut responses) = (Vec::new(), Vec::new());
@@ -359,7 +400,7 @@ fn run(choices: &[Choice]) -> (Vec<Entry>, MemoryView, Vec<Response>) {
             if let Response::Rejected(_) = outcome.response {
                 assert_eq!(without_sessions(&before), without_sessions(&world.view));
             } else {
-                model.accept(&entry.command);
+                model.accept(&world.view, &entry.command, &outcome.response);
             }
             model.compare(&world.view);
             assert_eq!(decode_entry(encode_entry(&entry)).unwrap(), entry);
@@ -380,7 +421,7 @@ fn run(choices: &[Choice]) -> (Vec<Entry>, MemoryView, Vec<Response>) {
         let Some(choice) = choices.next() else { break };
         commands = proposer.commands(&world.view, *choice);
     }
-    (log, world.view, responses)
+    (log, world.view, responses, model)
 }
 
 /// Applies a log in batches, each into one overlay.
@@ -408,7 +449,7 @@ proptest! {
         choices in choices(),
         batch in 1_usize..20,
     ) {
-        let (log, view, _) = run(&choices);
+        let (log, view, _, _) = run(&choices);
         let wanted = fingerprint(&view).unwrap();
         prop_assert_eq!(fingerprint(&replay(&log, 1)).unwrap(), wanted);
         prop_assert_eq!(fingerprint(&replay(&log, batch)).unwrap(), wanted);
@@ -428,6 +469,7 @@ fn random_commands_reach_every_answer() {
     };
     let mut accepted = BTreeSet::new();
     let mut rejected = BTreeSet::new();
+    let (mut steps, mut deleted_blobs, mut restored) = (gc::Steps::default(), 0, 0);
     let name = |debug: String| {
         debug
             .split(['(', ' ', '{'])
@@ -439,7 +481,10 @@ fn random_commands_reach_every_answer() {
         let choices: Vec<Choice> = (0..120)
             .map(|_| (random(), std::array::from_fn(|_| random())))
             .collect();
-        let (log, _, responses) = run(&choices);
+        let (log, _, responses, model) = run(&choices);
+        steps.add(&model.steps.0);
+        deleted_blobs += model.deleted_blobs;
+        restored += model.restored;
         for (entry, response) in log.iter().zip(responses) {
             match response {
                 Response::Rejected(rejection) => rejected.insert(name(format!("{rejection:?}"))),
@@ -447,7 +492,18 @@ fn random_commands_reach_every_answer() {
             };
         }
     }
-    assert_eq!(accepted.len(), 17, "{accepted:?}");
+    assert_eq!(accepted.len(), 25, "{accepted:?}");
+    let did = steps.0;
+    let all = [
+        did.purged_manifests,
+        did.reviewed_referrers,
+        did.removed_links,
+        did.condemned_blobs,
+        did.removed_repositories,
+        deleted_blobs as u64,
+        restored,
+    ];
+    assert!(all.iter().all(|count| *count > 0), "{all:?}");
     // Not in this universe: NotInitialized, RequestTooOld.
-    assert_eq!(rejected.len(), 15, "{rejected:?}");
+    assert_eq!(rejected.len(), 18, "{rejected:?}");
 }

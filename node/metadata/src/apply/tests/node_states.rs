@@ -1,0 +1,121 @@
+//! What copies on nodes that are down or draining are worth.
+
+use crate::command::{AddPlacement, Command, DropPlacement, NodeState, SetNodeState, TicketKind};
+use crate::ids::{LogTime, NodeId};
+use crate::query;
+use crate::response::Rejection;
+use crate::testing::{World, commit, digest, manifest, register};
+
+fn set(node: u64, state: NodeState) -> Command {
+    let node = NodeId(node);
+    Command::SetNodeState(SetNodeState { node, state })
+}
+
+fn add(world: &mut World, node: u64) {
+    let ticket = world.open(TicketKind::Repair);
+    world.done(Command::AddPlacement(AddPlacement {
+        ticket,
+        node: NodeId(node),
+        digest: digest("layer"),
+    }));
+}
+
+fn drop_copy(node: u64) -> Command {
+    Command::DropPlacement(DropPlacement {
+        node: NodeId(node),
+        digest: digest("layer"),
+    })
+}
+
+#[test]
+fn a_state_has_a_time_and_outlives_a_registration() {
+    let mut world = World::new();
+    world.pass_ms(5);
+    world.done(set(2, NodeState::Down));
+    world.pass_ms(5);
+    world.done(set(2, NodeState::Down));
+    world.done(register(2, "disk-2"));
+    let node = query::node(&world.view, NodeId(2)).unwrap().unwrap();
+    assert_eq!(
+        (node.state, node.state_since),
+        (NodeState::Down, LogTime(5))
+    );
+    let unknown = Rejection::NodeUnknown(NodeId(9));
+    assert_eq!(world.rejected(set(9, NodeState::Up)), unknown);
+}
+
+#[test]
+fn copies_on_a_node_that_is_down_do_not_count_for_a_push() {
+    let mut world = World::new();
+    world.push_blob("a", "layer");
+    world.done(set(2, NodeState::Down));
+    let few = Rejection::TooFewCopies {
+        reached: 1,
+        wanted: 2,
+    };
+    let put = Command::PutManifest(manifest("a", "m", &["layer"], &[]));
+    assert_eq!(world.rejected(put.clone()), few);
+    let ticket = world.open(TicketKind::Upload);
+    let push = Command::CommitBlob(commit(ticket, "a", "new", &[1, 2]));
+    assert_eq!(world.rejected(push), few);
+    world.done(set(2, NodeState::Draining));
+    world.apply(put);
+    assert_eq!(query::stats(&world.view).unwrap().manifests, 1);
+}
+
+#[test]
+fn a_surplus_copy_is_one_beyond_r_lasting_ones() {
+    let mut world = World::new();
+    world.done(register(4, "disk-4"));
+    world.push_blob("a", "layer");
+    add(&mut world, 3);
+    add(&mut world, 4);
+    let surplus = |world: &World| {
+        query::surplus_blobs(&world.view, None, 9)
+            .unwrap()
+            .blobs
+            .len()
+    };
+    assert_eq!(surplus(&world), 1);
+    world.done(set(1, NodeState::Down));
+    assert_eq!(surplus(&world), 0);
+    let floor = Rejection::TooFewCopies {
+        reached: 2,
+        wanted: 3,
+    };
+    assert_eq!(world.rejected(drop_copy(2)), floor);
+    world.done(drop_copy(1));
+    // A node that leaves gives its copy up when W others are there.
+    world.done(set(2, NodeState::Draining));
+    world.done(drop_copy(2));
+    world.done(set(3, NodeState::Draining));
+    let last = Rejection::TooFewCopies {
+        reached: 1,
+        wanted: 2,
+    };
+    assert_eq!(world.rejected(drop_copy(3)), last);
+}
+
+#[test]
+fn blobs_of_a_node_that_is_down_are_found_page_by_page() {
+    let mut world = World::new();
+    for content in ["one", "two", "three"] {
+        world.push_blob("a", content);
+    }
+    world.done(set(2, NodeState::Down));
+    let mut after = None;
+    let mut found = Vec::new();
+    loop {
+        let page =
+            query::under_replicated_of_node(&world.view, NodeId(2), after.as_ref(), 2).unwrap();
+        found.extend(page.blobs.iter().map(|blob| blob.copies));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, [1, 1, 1]);
+    world.done(set(2, NodeState::Up));
+    let page = query::under_replicated_of_node(&world.view, NodeId(2), None, 9).unwrap();
+    assert_eq!(page.blobs.len(), 3, "three nodes are up for R = 3");
+}

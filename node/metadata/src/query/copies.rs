@@ -1,0 +1,246 @@
+//! How many copies blobs have, and how many they should.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use oci::Digest;
+
+use super::{BlobRecord, blob, cluster, nodes};
+use crate::command::NodeState;
+use crate::ids::NodeId;
+use crate::key::{self, Reader, Table};
+use crate::record::TotalsRecord;
+use crate::scan;
+use crate::view::{MetadataView, ViewError};
+
+/// The blobs of which `node` holds a counted copy, by digest, after `after`.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn blobs_of_node(
+    view: &dyn MetadataView,
+    node: NodeId,
+    after: Option<&Digest>,
+    limit: usize,
+) -> Result<Vec<Digest>, ViewError> {
+    let after = after.map(|after| key::placement(node, after));
+    scan::page(
+        view,
+        &key::placements_of(node),
+        after.as_deref(),
+        limit,
+        |key, _| {
+            let mut parts = Reader::new(Table::Placement, key)?;
+            let _node = parts.number()?;
+            Ok(Some(parts.digest()?))
+        },
+    )
+}
+
+/// A blob with fewer lasting copies than it should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnderReplicated {
+    /// Which blob.
+    pub digest: Digest,
+    /// How many copies it has on nodes that are up and stay.
+    pub copies: u32,
+}
+
+/// R as far as it can be reached, and what copies count towards it.
+struct Target {
+    copies: u64,
+    nodes: BTreeMap<NodeId, NodeState>,
+}
+
+impl Target {
+    /// R counts no further than the nodes that are up: a copy that has no place to go is not missing.
+    fn load(view: &dyn MetadataView) -> Result<Target, ViewError> {
+        let copies = cluster(view)?.map_or(0, |cluster| u64::from(cluster.copies));
+        let nodes: BTreeMap<_, _> = nodes(view)?
+            .into_iter()
+            .map(|node| (node.node, node.state))
+            .collect();
+        let up = nodes.values().filter(|state| **state == NodeState::Up);
+        let copies = copies.min(up.count() as u64);
+        Ok(Target { copies, nodes })
+    }
+
+    fn lasting_copies(&self, blob: &BlobRecord) -> u32 {
+        let up = blob
+            .holders
+            .iter()
+            .filter(|node| self.nodes.get(node) == Some(&NodeState::Up));
+        u32::try_from(up.count()).unwrap_or(u32::MAX)
+    }
+}
+
+/// The blobs with fewer holders than R, fewest first. Holders on nodes that are down or draining have their place in
+/// this order, so blobs that lack copies only because of those are found with [`under_replicated_of_node`].
+///
+/// # Errors
+/// [`ViewError`].
+pub fn under_replicated(
+    view: &dyn MetadataView,
+    limit: usize,
+) -> Result<Vec<UnderReplicated>, ViewError> {
+    let target = Target::load(view)?;
+    let mut found = Vec::new();
+    if limit == 0 {
+        return Ok(found);
+    }
+    scan::visit(view, &key::table(Table::Copies), None, &mut |key, _| {
+        let mut parts = Reader::new(Table::Copies, key)?;
+        if parts.number()? >= target.copies {
+            return Ok(ControlFlow::Break(()));
+        }
+        let digest = parts.digest()?;
+        let copies = blob(view, &digest)?.map_or(0, |blob| target.lasting_copies(&blob));
+        found.push(UnderReplicated { digest, copies });
+        Ok(if found.len() == limit {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    })?;
+    Ok(found)
+}
+
+/// A page of blobs that lack copies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ThinBlobs {
+    /// Those of the page that lack copies.
+    pub blobs: Vec<UnderReplicated>,
+    /// Where the next page starts; `None` after the last.
+    pub next: Option<Digest>,
+}
+
+/// The blobs held by a node, mostly one that is down or draining, that have fewer than R copies on nodes that are up.
+/// Looks at `limit` placements after `after`.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn under_replicated_of_node(
+    view: &dyn MetadataView,
+    node: NodeId,
+    after: Option<&Digest>,
+    limit: usize,
+) -> Result<ThinBlobs, ViewError> {
+    let target = Target::load(view)?;
+    let held = blobs_of_node(view, node, after, limit)?;
+    let next = held.last().copied().filter(|_| held.len() == limit);
+    let mut blobs = Vec::new();
+    for digest in held {
+        // Nobody repairs what is condemned.
+        let Some(blob) = blob(view, &digest)?.filter(|blob| blob.condemned_since.is_none()) else {
+            continue;
+        };
+        let copies = target.lasting_copies(&blob);
+        if u64::from(copies) < target.copies {
+            blobs.push(UnderReplicated { digest, copies });
+        }
+    }
+    Ok(ThinBlobs { blobs, next })
+}
+
+/// Where a walk over blobs by their number of holders stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobCursor {
+    /// How many holders the last one had.
+    pub copies: u64,
+    /// The last one.
+    pub digest: Digest,
+}
+
+/// A page of blobs with more copies than they need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SurplusBlobs {
+    /// Those of the page with more than R copies on nodes that are up.
+    pub blobs: Vec<(Digest, BlobRecord)>,
+    /// Where the next page starts; `None` after the last.
+    pub next: Option<BlobCursor>,
+}
+
+/// Blobs with more than R copies on nodes that are up. Looks at `limit` blobs with more than R holders after `after`.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn surplus_blobs(
+    view: &dyn MetadataView,
+    after: Option<BlobCursor>,
+    limit: usize,
+) -> Result<SurplusBlobs, ViewError> {
+    let wanted = cluster(view)?.map_or(u64::MAX, |cluster| u64::from(cluster.copies));
+    let target = Target::load(view)?;
+    let start = match after {
+        Some(cursor) => key::copies(cursor.copies, &cursor.digest),
+        None => key::copies_from(wanted.saturating_add(1)),
+    };
+    let seen = scan::page(
+        view,
+        &key::table(Table::Copies),
+        Some(&start),
+        limit,
+        |key, _| {
+            let mut parts = Reader::new(Table::Copies, key)?;
+            let (copies, digest) = (parts.number()?, parts.digest()?);
+            Ok(Some(BlobCursor { copies, digest }))
+        },
+    )?;
+    let mut page = SurplusBlobs {
+        blobs: Vec::new(),
+        next: seen.last().copied().filter(|_| seen.len() == limit),
+    };
+    for cursor in seen {
+        if let Some(blob) = blob(view, &cursor.digest)?
+            && u64::from(target.lasting_copies(&blob)) > wanted
+        {
+            page.blobs.push((cursor.digest, blob));
+        }
+    }
+    Ok(page)
+}
+
+/// Running totals of the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Repositories.
+    pub repositories: u64,
+    /// Tags.
+    pub tags: u64,
+    /// Manifests, counted once per repository.
+    pub manifests: u64,
+    /// Their lengths.
+    pub manifest_bytes: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Their lengths, each blob once.
+    pub blob_bytes: u64,
+    /// Blobs with fewer holders than R, or than there are nodes that are up.
+    pub under_replicated_blobs: u64,
+    /// Copies to make until every blob has R.
+    pub missing_copies: u64,
+}
+
+/// Totals without a scan.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn stats(view: &dyn MetadataView) -> Result<Stats, ViewError> {
+    let totals: TotalsRecord = scan::load(view, &key::single(Table::Totals))?.unwrap_or_default();
+    let target = Target::load(view)?.copies;
+    let mut stats = Stats {
+        repositories: totals.repositories,
+        tags: totals.tags,
+        manifests: totals.manifests,
+        manifest_bytes: totals.manifest_bytes,
+        blobs: totals.blobs,
+        blob_bytes: totals.blob_bytes,
+        under_replicated_blobs: 0,
+        missing_copies: 0,
+    };
+    for (copies, blobs) in (0..target).zip(&totals.blobs_by_copies) {
+        stats.under_replicated_blobs += blobs;
+        stats.missing_copies += blobs * (target - copies);
+    }
+    Ok(stats)
+}
