@@ -129,15 +129,11 @@ fn value(
     tag: &Tag,
     revision: Option<LogIndex>,
 ) -> Result<Option<Digest>, ApplyError> {
-    let after = match revision {
-        // Newest first: strictly after the next index is at or before this one.
-        Some(revision) => Some(key::tag_change(
-            repository,
-            tag,
-            LogIndex(revision.0.saturating_add(1)),
-        )),
-        None => None,
-    };
+    // Newest first: strictly after the next index is at or before this one.
+    let after = revision.map(|revision| {
+        let next = LogIndex(revision.0.saturating_add(1));
+        key::tag_change(repository, tag, next)
+    });
     let limit = if revision.is_some() { 1 } else { 2 };
     let changes = scan::page(
         scope.state,
