@@ -12,8 +12,8 @@ use super::{
 use crate::command::{
     AddPlacement, CloseTickets, Command, CommitBlob, DeleteManifest, DeleteTag, DropPlacement,
     InitializeCluster, ManifestFacts, ManifestReference, MountBlob, OpenTickets, PauseGc,
-    Precondition, PutManifest, RegisterNode, RenewTickets, ReportLost, SetNodeState,
-    SetReplication, Tick, TicketKind, TouchBlob, UnlinkBlob,
+    Precondition, PutManifest, RegisterNode, RenewTickets, ReportLost, SetReplication, Tick,
+    TicketKind, TouchBlob, UnlinkBlob,
 };
 use crate::ids::{NodeId, TicketId};
 
@@ -79,10 +79,7 @@ pub(super) fn encode(command: &Command) -> Message {
         Command::CollectManifests(c) => Message::CollectManifests(gc::encode_collect(c)),
         Command::RestoreManifest(c) => Message::RestoreManifest(gc::encode_restore_manifest(c)),
         Command::RestoreTag(c) => Message::RestoreTag(gc::encode_restore_tag(c)),
-        Command::SetNodeState(c) => Message::SetNodeState(pb::SetNodeState {
-            node: c.node.0,
-            state: gc::encode_node_state(c.state).into(),
-        }),
+        Command::SetNodeState(c) => Message::SetNodeState(gc::encode_set_node_state(*c)),
     }
 }
 
@@ -151,10 +148,7 @@ pub(super) fn decode(message: Message) -> Result<Command, CodecError> {
         Message::CollectManifests(m) => Command::CollectManifests(gc::decode_collect(&m)?),
         Message::RestoreManifest(m) => Command::RestoreManifest(gc::decode_restore_manifest(&m)?),
         Message::RestoreTag(m) => Command::RestoreTag(gc::decode_restore_tag(&m)?),
-        Message::SetNodeState(m) => Command::SetNodeState(SetNodeState {
-            node: NodeId(m.node),
-            state: gc::decode_node_state(m.state)?,
-        }),
+        Message::SetNodeState(m) => Command::SetNodeState(gc::decode_set_node_state(m)?),
     })
 }
 

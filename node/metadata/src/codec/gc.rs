@@ -5,9 +5,9 @@ use proto::log as pb;
 use super::{CodecError, digest, digest_bytes, repository, tag};
 use crate::command::{
     CollectManifests, CondemnedBlob, DeleteBlobs, GcLimits, GcStep, NodeState, RestoreManifest,
-    RestoreTag, UnneededManifest,
+    RestoreTag, SetNodeState, UnneededManifest,
 };
-use crate::ids::{LogIndex, LogTime, RepositoryId};
+use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId};
 
 pub(super) fn encode_step(command: &GcStep) -> pb::GcStep {
     pb::GcStep {
@@ -124,6 +124,20 @@ pub(super) fn decode_restore_tag(message: &pb::RestoreTag) -> Result<RestoreTag,
         repository: repository(&message.repository)?,
         tag: tag(&message.tag)?,
         revision: message.revision.map(LogIndex),
+    })
+}
+
+pub(super) fn encode_set_node_state(command: SetNodeState) -> pb::SetNodeState {
+    pb::SetNodeState {
+        node: command.node.0,
+        state: encode_node_state(command.state).into(),
+    }
+}
+
+pub(super) fn decode_set_node_state(message: pb::SetNodeState) -> Result<SetNodeState, CodecError> {
+    Ok(SetNodeState {
+        node: NodeId(message.node),
+        state: decode_node_state(message.state)?,
     })
 }
 
