@@ -393,7 +393,7 @@ pub struct UnneededManifest {
 }
 
 /// Accepted when the manifest was deleted and not purged, every blob it names is linked and every child manifest is
-/// there. Brings back the tags it had, but for those that exist now.
+/// there (unless it was pushed without need of them). Brings back the tags it had, but for those that exist now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreManifest {
     /// Where.
