@@ -113,6 +113,8 @@ pub struct ManifestRecord {
     /// Set while no tag points to it, no index that exists or can be restored names it, and it has no subject that
     /// exists or can be restored.
     pub unneeded_since: Option<LogTime>,
+    /// Whether it was pushed as one whose child manifests need not be there; they need not be when it is restored.
+    pub allows_missing_manifests: bool,
 }
 
 /// A deleted manifest that can be restored. Its body and references stay where they were.

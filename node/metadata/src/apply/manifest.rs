@@ -145,6 +145,7 @@ fn describe(scope: &Scope<'_, '_>, command: &PutManifest) -> Stored {
             is_index: facts.is_index,
             pushed_at: scope.at,
             unneeded_since: None,
+            allows_missing_manifests: command.allows_missing_manifests,
         },
         references: ReferencesRecord {
             blobs: digests(&facts.blobs),

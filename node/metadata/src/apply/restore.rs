@@ -40,7 +40,7 @@ pub(super) fn manifest(
         return Err(Rejection::NotDeleted.into());
     }
     let deleted = load(scope, repository, &command.digest)?.ok_or(Rejection::ManifestUnknown)?;
-    let references = check(scope, repository, &command.digest)?;
+    let references = check(scope, repository, &command.digest, &deleted)?;
     bring_back(scope, repository, &command.digest, &deleted, references)?;
     let mut tags = Vec::new();
     for tag in deleted.tags {
@@ -58,6 +58,7 @@ fn check(
     scope: &Scope<'_, '_>,
     repository: RepositoryId,
     digest: &Digest,
+    deleted: &DeletedManifestRecord,
 ) -> Result<ReferencesRecord, Refusal> {
     let references = references(scope, repository, digest)?;
     let mut unknown = Vec::new();
@@ -67,7 +68,8 @@ fn check(
         }
     }
     for child in &references.manifests {
-        if !scope.exists(&key::manifest(repository, child))? {
+        let may_be_missing = deleted.manifest.allows_missing_manifests;
+        if !may_be_missing && !scope.exists(&key::manifest(repository, child))? {
             unknown.push(*child);
         }
     }
@@ -111,7 +113,7 @@ pub(super) fn tag(scope: &mut Scope<'_, '_>, command: &RestoreTag) -> Result<Res
     let is_deleted = !scope.exists(&key::manifest(repository, &digest))?;
     if is_deleted {
         let deleted = load(scope, repository, &digest)?.ok_or(Rejection::ManifestUnknown)?;
-        let references = check(scope, repository, &digest)?;
+        let references = check(scope, repository, &digest, &deleted)?;
         bring_back(scope, repository, &digest, &deleted, references)?;
     }
     index::put_tag(scope, repository, &command.tag, before, Some(digest))?;

@@ -176,6 +176,7 @@ fn encode_manifest(record: &ManifestRecord) -> pb::Manifest {
         is_index: record.is_index,
         pushed_at: record.pushed_at.0,
         unneeded_since_ms: record.unneeded_since.map(|since| since.0),
+        allows_missing_manifests: record.allows_missing_manifests,
     }
 }
 
@@ -187,6 +188,7 @@ fn decode_manifest(m: &pb::Manifest) -> Result<ManifestRecord, CodecError> {
         is_index: m.is_index,
         pushed_at: LogIndex(m.pushed_at),
         unneeded_since: m.unneeded_since_ms.map(LogTime),
+        allows_missing_manifests: m.allows_missing_manifests,
     })
 }
 

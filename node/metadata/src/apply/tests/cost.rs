@@ -133,3 +133,53 @@ fn a_push_is_a_handful_of_reads_and_writes() {
         );
     }
 }
+
+/// Reads and writes of the step that collects one deleted image, with `size` others stored and `size` blobs waiting.
+fn cost_of_a_step(size: usize) -> (usize, usize) {
+    let (mut world, _) = world(size);
+    world.pass_ms(1000);
+    world.delete_manifest("a", "manifest");
+    for n in 0..size {
+        world.push_blob("a", &format!("waiting {n}"));
+    }
+    // Due: the blob that was loose from the start, and the deleted manifest. What came later waits.
+    world.pass_ms(10);
+    for n in 0..size {
+        world.push_blob("a", &format!("later {n}"));
+    }
+    let view = Counting {
+        view: &world.view,
+        reads: Cell::new(0),
+    };
+    let command = Command::GcStep(crate::command::GcStep {
+        epoch: 0,
+        limits: crate::command::GcLimits {
+            grace_ms: 1005,
+            condemn_delay_ms: 0,
+            undelete_ms: 10,
+        },
+        budget: 1000,
+    });
+    let entry = Entry {
+        proposed_at: Timestamp(0),
+        subject: String::new(),
+        request: None,
+        command,
+    };
+    let mut overlay = Overlay::new(&view);
+    let at = LogIndex(world.view.applied().0 + 1);
+    let response = apply(&mut overlay, at, &entry).unwrap();
+    let crate::response::Response::GcStepped(done) = response else {
+        panic!("{response:?}")
+    };
+    assert_eq!((done.purged_manifests, done.removed_links), (1, 1));
+    assert_eq!(done.condemned_blobs, 1);
+    (view.reads.get(), overlay.into_changes().len())
+}
+
+#[test]
+fn a_step_costs_what_is_due_and_not_what_is_stored_or_waits() {
+    let (small, large) = (cost_of_a_step(1), cost_of_a_step(60));
+    assert_eq!(small.1, large.1, "writes");
+    assert!(small.0.abs_diff(large.0) <= 4, "{small:?} and {large:?}");
+}

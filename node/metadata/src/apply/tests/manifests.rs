@@ -1,6 +1,8 @@
 use oci::MediaType;
 
-use crate::command::{Command, DeleteManifest, ManifestReference, PutManifest, ReportLost};
+use crate::command::{
+    Command, DeleteManifest, GcLimits, ManifestReference, PutManifest, ReportLost,
+};
 use crate::ids::{LogTime, NodeId};
 use crate::query::{self, Stats};
 use crate::response::{Rejection, Response};
@@ -179,6 +181,13 @@ fn a_sparse_index_may_name_children_that_are_missing() {
     assert_eq!(grace(&world, "missing"), None);
     world.pass_ms(1000);
     world.done(delete("a", "index"));
+    assert_eq!(grace(&world, "missing"), Some(LogTime(0)), "its last use");
+    let limits = GcLimits {
+        grace_ms: 5000,
+        undelete_ms: 0,
+        condemn_delay_ms: 0,
+    };
+    world.step_with(limits, 100);
     assert_eq!(grace(&world, "missing"), Some(LogTime(1000)));
     assert_eq!(grace(&world, "layer"), None, "another manifest needs it");
 }

@@ -208,3 +208,16 @@ fn a_tag_goes_back_to_a_revision() {
     let too_early = world.rejected(restore_tag("v", Some(before)));
     assert_eq!(too_early, Rejection::TagUnknown);
 }
+
+#[test]
+fn a_sparse_index_needs_no_children_to_come_back() {
+    let mut world = World::new();
+    let mut index = manifest("a", "index", &[], &["v1"]);
+    index.facts.manifests = vec![reference("never pushed")];
+    index.allows_missing_manifests = true;
+    world.push(index);
+    world.delete_manifest("a", "index");
+    let tags = vec![tag("v1")];
+    let restored = world.apply(restore("index"));
+    assert_eq!(restored, Response::ManifestRestored { tags });
+}

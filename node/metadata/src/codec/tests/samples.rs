@@ -354,6 +354,7 @@ fn repository_records() -> Vec<(&'static str, Vec<u8>)> {
         is_index: true,
         pushed_at: LogIndex(4),
         unneeded_since: Some(LogTime(77)),
+        allows_missing_manifests: true,
     };
     let references = ReferencesRecord {
         blobs: vec![digest("blob")],

@@ -147,6 +147,7 @@ pub(super) fn records() -> Vec<(&'static str, Vec<u8>)> {
             is_index: true,
             pushed_at: LogIndex(4),
             unneeded_since: None,
+            allows_missing_manifests: false,
         },
         referrer: Some(Referrer {
             digest,
