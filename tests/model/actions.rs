@@ -360,11 +360,28 @@ impl Model {
         state.append(deleted)
     }
 
+    /// What went wrong, told from what the command did: nothing here asks which shortcut was taken.
+    fn judge(&self, before: &[Blob; DIGESTS], state: &mut State, command: Command) {
+        if let Command::PutManifest { manifest } = command {
+            let mut named = self.scenario.manifests[manifest].digests.iter();
+            if named.any(|digest| state.live_copies(digest) < WRITE_COPIES) {
+                state.wrong = Wrong::AcknowledgedBelowW;
+            }
+        }
+        let is_commit = matches!(command, Command::CommitBlob { .. });
+        let is_new =
+            |digest| before[digest] == Blob::Unknown && state.blobs[digest] != Blob::Unknown;
+        if !is_commit && (0..DIGESTS).any(is_new) {
+            state.wrong = Wrong::Revived;
+        }
+    }
+
     fn propose(&self, state: &mut State, command: Command) -> bool {
         let before = state.blobs;
         if !self.apply(state, command) {
             return false;
         }
+        self.judge(&before, state, command);
         let is_gone = |digest: &usize| {
             before[*digest] != state.blobs[*digest] && state.blobs[*digest] == Blob::Unknown
         };

@@ -187,7 +187,7 @@ impl Model {
         if state.blobs[digest] == Blob::Unknown {
             if self.has(Mutant::AddRevivesDeleted) {
                 state.blobs[digest] = Blob::Live;
-                state.wrong = Wrong::Revived;
+                state.nodes[node].counted.insert(digest);
             }
             return true;
         }
@@ -216,11 +216,9 @@ impl Model {
             return false;
         }
         let is_short = |digest| state.live_copies(digest) < WRITE_COPIES;
-        if is_push && named.digests.iter().any(is_short) {
-            if !self.has(Mutant::PutWithoutCopies) {
-                return false;
-            }
-            state.wrong = Wrong::AcknowledgedBelowW;
+        let is_counting = is_push && !self.has(Mutant::PutWithoutCopies);
+        if is_counting && named.digests.iter().any(is_short) {
+            return false;
         }
         state.manifests[manifest] = Manifest::Present;
         self.edges_changed(state, manifest);
