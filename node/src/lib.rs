@@ -9,5 +9,6 @@ pub mod assemble;
 pub mod config;
 pub mod grpc;
 pub mod http;
+mod metrics;
 pub mod readiness;
 pub mod telemetry;
