@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use proto::admin::StatusRequest;
 use proto::admin::admin_client::AdminClient;
 use proto::admin::gc_client::GcClient;
+use proto::admin::heal_client::HealClient;
 use tonic::transport::{Channel, Endpoint};
 
 /// Time to connect to one node.
@@ -90,6 +92,29 @@ pub(crate) async fn gc_of(address: &str) -> Result<GcClient<Channel>, CommandErr
 /// Garbage collection as the first endpoint that answers sees it.
 pub(crate) async fn gc(endpoints: &[String]) -> Result<GcClient<Channel>, CommandError> {
     channel(endpoints).await.map(GcClient::new)
+}
+
+/// Self-healing of every member that answers, by node id; the others are named on standard error.
+///
+/// # Errors
+/// No endpoint answers.
+pub(crate) async fn heal_of_all(
+    endpoints: &[String],
+) -> Result<Vec<(u64, HealClient<Channel>)>, CommandError> {
+    let status = connect(endpoints)
+        .await?
+        .status(request(StatusRequest {}))
+        .await?;
+    let mut members = status.into_inner().members;
+    members.sort_by_key(|member| member.id);
+    let mut clients = Vec::new();
+    for member in members {
+        match channel_to(&member.grpc_address).await {
+            Ok(channel) => clients.push((member.id, HealClient::new(channel))),
+            Err(error) => eprintln!("clusterctl: node {}: {error}", member.id),
+        }
+    }
+    Ok(clients)
 }
 
 /// A request with the usual time for its answer.

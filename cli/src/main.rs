@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{check, gc, init, manifest, member, status, tag};
+use commands::{check, gc, init, manifest, member, repair, scrub, status, tag};
 use output::Format;
 
 /// Looks after an Argosy cluster.
@@ -55,6 +55,12 @@ enum Command {
     /// Show deleted manifests, and bring them back.
     #[command(subcommand)]
     Manifest(manifest::Command),
+    /// Look at the repair of missing copies.
+    #[command(subcommand)]
+    Repair(repair::Command),
+    /// Read stored bytes again.
+    #[command(subcommand)]
+    Scrub(scrub::Command),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -69,6 +75,8 @@ async fn main() -> ExitCode {
         Command::Gc(command) => gc::run(endpoints, arguments.output, command).await,
         Command::Tag(command) => tag::run(endpoints, arguments.output, command).await,
         Command::Manifest(command) => manifest::run(endpoints, arguments.output, command).await,
+        Command::Repair(command) => repair::run(endpoints, command, arguments.output).await,
+        Command::Scrub(command) => scrub::run(endpoints, command, arguments.output).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,9 +25,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::grpc::{self, AdminFront, AdminParts, GcFront, Services};
-use crate::http::{self, Front, FrontOptions, Readiness, ServeOptions};
-use crate::readiness;
+use crate::grpc::{self, AdminFront, AdminParts, GcFront, HealFront, Services};
+use crate::http::{self, Front, FrontOptions, Metrics, Readiness, ServeOptions};
+use crate::{metrics, readiness};
 
 /// Time for tasks, consensus and the gRPC front to end, each.
 const STOP_TIME: Duration = Duration::from_secs(10);
@@ -212,6 +212,7 @@ fn upper_floors(
         uploads_max: raw.limits.uploads_max,
         upload_max_bytes: Some(raw.limits.blob_max_bytes).filter(|bytes| *bytes > 0),
         gc: config.gc.clone(),
+        heal: config.heal.clone(),
     };
     let registry = Registry::new(
         log,
@@ -227,6 +228,12 @@ fn upper_floors(
         Box::pin(async move { owner.serve_upload(request).await })
     });
     let blob_server = BlobServer::new(blobs, uploads, ServerOptions::default(), work.clone());
+    let suspected = Arc::downgrade(&registry);
+    blob_server.report_damage_to(Arc::new(move |digest| {
+        if let Some(registry) = suspected.upgrade() {
+            drop(registry.suspect_copy(digest));
+        }
+    }));
     Upper {
         registry,
         blob_server,
@@ -252,6 +259,7 @@ impl Node {
         tend_reserve(stores.reserve, &work);
         let upper = upper_floors(config, &raft, &stores.blobs, &work);
         let grpc_stop = CancellationToken::new();
+        let metrics = metrics_of(&raft, &upper.registry, &stores.blobs);
         let admin = AdminFront::new(AdminParts {
             raft: raft.clone(),
             blobs: stores.blobs,
@@ -263,14 +271,16 @@ impl Node {
             blobs: upper.blob_server,
             admin,
             gc: GcFront::new(upper.registry.clone(), raft.clone()),
+            heal: HealFront::new(NodeId(raw.node.id), upper.registry.clone()),
         };
         let grpc = tokio::spawn(grpc::serve(grpc_listener, services, grpc_stop.clone()));
         let stopping = Arc::new(AtomicBool::new(false));
         let http_stop = CancellationToken::new();
         let front = Front::new(
-            upper.registry,
+            upper.registry.clone(),
             front_options(config),
-            readiness_of(raft.clone(), stopping.clone()),
+            readiness_of(raft.clone(), upper.registry.clone(), stopping.clone()),
+            metrics,
         );
         let http = http::serve(
             http_listener,
@@ -377,12 +387,29 @@ fn tend_reserve(reserve: Reserve, work: &Shutdown) {
     }));
 }
 
-fn readiness_of(raft: Arc<RaftNode>, stopping: Arc<AtomicBool>) -> Readiness {
+fn metrics_of(
+    raft: &Arc<RaftNode>,
+    registry: &Arc<Registry>,
+    blobs: &Arc<DirectoryBlobs>,
+) -> Metrics {
+    let (raft, registry, blobs) = (raft.clone(), registry.clone(), blobs.clone());
+    Arc::new(move || {
+        let (raft, registry, blobs) = (raft.clone(), registry.clone(), blobs.clone());
+        Box::pin(async move { metrics::page(&raft, &registry, blobs.as_ref()).await })
+    })
+}
+
+fn readiness_of(
+    raft: Arc<RaftNode>,
+    registry: Arc<Registry>,
+    stopping: Arc<AtomicBool>,
+) -> Readiness {
     Arc::new(move || {
         if stopping.load(Ordering::Relaxed) {
             return Err("stopping".to_owned());
         }
-        readiness::reason(&raft).map_or(Ok(()), Err)
+        let reason = readiness::reason(&raft).or_else(|| registry.alarm());
+        reason.map_or(Ok(()), Err)
     })
 }
 

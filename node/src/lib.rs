@@ -10,5 +10,6 @@ pub mod config;
 pub mod fsck;
 pub mod grpc;
 pub mod http;
+mod metrics;
 pub mod readiness;
 pub mod telemetry;

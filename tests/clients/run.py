@@ -14,7 +14,7 @@ from harness.report import run_all  # noqa: E402
 from scenarios import TABLE  # noqa: E402
 
 import guide, tools, balanced  # noqa: E401, E402, F401
-import faults, disks, stops, container, local, operating, settings, tags, garbage  # noqa: E401, E402, F401
+import faults, disks, stops, container, local, operating, settings, tags, garbage, healing  # noqa: E401, E402, F401
 
 
 def main():

@@ -119,8 +119,11 @@ impl Operation {
 pub(crate) struct History {
     started: Instant,
     operations: Mutex<Vec<Operation>>,
-    file: Mutex<Option<(SyncSender<String>, JoinHandle<io::Result<()>>)>>,
+    file: Mutex<Option<Lines>>,
 }
+
+/// The way to the thread that writes the file, and its end.
+type Lines = (SyncSender<String>, JoinHandle<io::Result<()>>);
 
 impl History {
     pub(crate) fn create(path: &Path) -> io::Result<History> {

@@ -194,8 +194,9 @@ async fn write(
         if rng.range(0, 1000) < weather.reset_per_mille {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        if weather.bytes_per_second > 0 {
-            let micros = chunk.len() as u64 * 1_000_000 / weather.bytes_per_second;
+        let micros = chunk.len() as u64 * 1_000_000;
+        // Zero bytes per second stand for no limit.
+        if let Some(micros) = micros.checked_div(weather.bytes_per_second) {
             tokio::time::sleep(Duration::from_micros(micros)).await;
         }
         to.write_all(&chunk).await?;

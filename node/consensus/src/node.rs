@@ -378,6 +378,10 @@ impl MetadataLog for RaftNode {
     fn is_leader(&self) -> bool {
         self.cluster.is_leader()
     }
+
+    fn silence(&self, node: NodeId) -> Option<Duration> {
+        RaftNode::silence_of(self, node)
+    }
 }
 
 #[cfg(test)]

@@ -111,6 +111,18 @@ impl RaftNode {
         }
     }
 
+    /// On the leader: how long ago a member answered it, as of its last answer.
+    pub(crate) fn silence_of(&self, node: NodeId) -> Option<Duration> {
+        let metrics = self.cluster.raft.metrics();
+        let answered = metrics
+            .borrow_watched()
+            .heartbeat
+            .as_ref()?
+            .get(&node.0)
+            .copied()?;
+        answered.map(|answered| answered.elapsed())
+    }
+
     fn metrics(&self) -> Metrics {
         // Cloned at once: holding the borrow would block Raft.
         self.cluster.raft.metrics().borrow_watched().clone()

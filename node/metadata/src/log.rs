@@ -3,7 +3,7 @@
 // Deadlines are instants handed through; nothing here reads a clock.
 #![allow(clippy::disallowed_types)]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -65,6 +65,12 @@ pub trait MetadataLog: Send + Sync + 'static {
 
     /// A hint for workers; safety never depends on it.
     fn is_leader(&self) -> bool;
+
+    /// On the leader: how long ago `node` answered it. `None` on every other node, and when it has not answered this
+    /// leader yet.
+    fn silence(&self, _node: NodeId) -> Option<Duration> {
+        None
+    }
 }
 
 /// [`MetadataLog::read`] with a result.

@@ -89,6 +89,9 @@ pub enum RegistryError {
     /// Too much at once; the client may retry.
     #[error("too many requests")]
     Overloaded,
+    /// The blob directory of this node takes no writes; other nodes take the upload.
+    #[error("this node takes no uploads: its blob directory is failing or read-only")]
+    Unwritable,
     /// No space is left on enough nodes.
     #[error("no space left")]
     NoSpace,

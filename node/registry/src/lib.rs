@@ -31,6 +31,7 @@ use runtime::Shutdown;
 use storage::blob::BlobStore;
 
 use gc::Gc;
+use heal::Heal;
 use pages::Pages;
 use sessions::Sessions;
 use tickets::Tickets;
@@ -38,11 +39,11 @@ use tickets::Tickets;
 mod append;
 pub mod blobs;
 mod consistency;
-mod copying;
 pub mod error;
 mod facts;
 mod finish;
 pub mod gc;
+pub mod heal;
 pub mod lists;
 pub mod manifests;
 pub mod open_blob;
@@ -63,7 +64,7 @@ pub use error::RegistryError;
 pub use lists::PageOf;
 pub use manifests::{ManifestInfo, ManifestPut};
 pub use open_blob::{BlobSource, OpenBlob, Piece};
-pub use options::{GcOptions, RegistryOptions};
+pub use options::{GcOptions, HealOptions, RegistryOptions};
 pub use pages::ListPage;
 pub use referrers::Referrer;
 pub use uploads::{Chunk, UploadState};
@@ -112,6 +113,8 @@ pub struct Registry {
     /// Read once: it never changes.
     upload_key: OnceLock<Bytes>,
     gc: Gc,
+    heal: Heal,
+    started: Instant,
 }
 
 impl Registry {
@@ -129,6 +132,7 @@ impl Registry {
         let sessions = Sessions::new(options.uploads_max);
         let (gc, rounds) = Gc::new();
         let pages = Pages::new(options.list_cache_bytes);
+        let heal = Heal::new(&options.heal);
         let registry = Arc::new(Registry {
             log,
             blobs,
@@ -141,9 +145,11 @@ impl Registry {
             pages,
             upload_key: OnceLock::new(),
             gc,
+            heal,
+            started: Instant::now(),
         });
         tend::start(&registry);
-        copying::start(&registry);
+        heal::start(&registry);
         gc::start(&registry, rounds);
         registry
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use metadata::command::{Command, ReportLost};
 use metadata::ids::NodeId;
 use replication::FetchReader;
 use storage::blob::{BlobReader, CHUNK_BYTES};
@@ -77,11 +76,17 @@ impl OpenBlob {
             Ok(Some(reader)) if reader.size_bytes() == info.size_bytes => BlobSource::Local(reader),
             Ok(Some(reader)) => {
                 tracing::warn!(digest = %info.digest, bytes = reader.size_bytes(), "a local blob has a wrong size");
+                drop(registry.suspect_copy(info.digest));
                 registry.remote(&info, &holders).await?
             }
-            Ok(None) => registry.remote(&info, &holders).await?,
+            Ok(None) => {
+                if holders.contains(&registry.log.node_id()) {
+                    drop(registry.suspect_copy(info.digest));
+                }
+                registry.remote(&info, &holders).await?
+            }
             Err(error) => {
-                tracing::warn!(digest = %info.digest, error = %error, "a local blob cannot be opened");
+                registry.damaged(&info, &error).await;
                 registry.remote(&info, &holders).await?
             }
         };
@@ -170,9 +175,7 @@ impl OpenBlob {
             match reader.read_at(offset, limit_bytes).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) => {
-                    self.registry
-                        .damaged(&self.info, &self.holders, &error)
-                        .await;
+                    self.registry.damaged(&self.info, &error).await;
                     self.source = self.registry.remote(&self.info, &self.holders).await?;
                 }
             }
@@ -198,29 +201,14 @@ impl Registry {
         reader.map(BlobSource::Remote).map_err(not_copied)
     }
 
-    /// Reports a damaged copy of this node, so that it is no longer counted and gets replaced. The only counted copy
-    /// is kept: its other chunks may be all that is left.
-    async fn damaged(self: &Arc<Self>, info: &BlobInfo, holders: &[NodeId], error: &BlobError) {
+    /// Has a copy of this node that could not be read looked at, and waits a moment for it: a copy that is fetched
+    /// before the damage is recorded would not replace it.
+    async fn damaged(self: &Arc<Self>, info: &BlobInfo, error: &BlobError) {
         tracing::warn!(digest = %info.digest, error = %error, "a local blob cannot be read");
-        let node = self.log.node_id();
-        let is_corrupt = matches!(error, BlobError::Corrupt { .. });
-        if !is_corrupt || !holders.contains(&node) || holders.len() < 2 {
-            return;
+        if let Some(inspection) = self.suspect_copy(info.digest) {
+            // The inspection goes on by itself when this takes longer.
+            drop(tokio::time::timeout(REPORT_WAIT, inspection).await);
         }
-        let (registry, digest) = (self.clone(), info.digest);
-        let report = self.shutdown.spawn("report a damaged blob", async move {
-            match registry
-                .upkeep(Command::ReportLost(ReportLost { node, digest }))
-                .await
-            {
-                Ok(_) => registry.unlink(&digest).await,
-                Err(error) => {
-                    tracing::warn!(%digest, error = %error, "a damaged blob was not reported")
-                }
-            }
-        });
-        // The report goes on by itself when this takes longer.
-        drop(tokio::time::timeout(REPORT_WAIT, report).await);
     }
 
     /// Removes a blob of this node that nothing needs any more.

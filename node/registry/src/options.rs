@@ -33,6 +33,8 @@ pub struct RegistryOptions {
     pub upload_max_bytes: Option<u64>,
     /// Garbage collection.
     pub gc: GcOptions,
+    /// Self-healing.
+    pub heal: HealOptions,
 }
 
 /// How long what nothing needs is kept, and how often it is looked for. Times in milliseconds are log time.
@@ -78,6 +80,46 @@ impl Default for GcOptions {
     }
 }
 
+/// How a node looks after its copies. Times named `_ms` are log time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealOptions {
+    /// Between two looks at what is missing, too many or silent.
+    pub repair_interval: Duration,
+    /// Copies this node makes at once.
+    pub repair_parallel: usize,
+    /// How fast it makes them while nobody waits; 0: no limit.
+    pub repair_bytes_per_second: u64,
+    /// A node silent for this long is suspect.
+    pub suspect_after: Duration,
+    /// A node silent for this long is down: its copies do not count any more.
+    pub down_after_ms: u64,
+    /// A blob has too many copies for this long before one is dropped.
+    pub trim_delay_ms: u64,
+    /// Between two comparisons of the directory with the state.
+    pub check_interval: Duration,
+    /// Between the starts of two scrubs.
+    pub scrub_interval: Duration,
+    /// How fast a scrub reads; 0: no limit.
+    pub scrub_bytes_per_second: u64,
+}
+
+impl Default for HealOptions {
+    fn default() -> Self {
+        const HOUR_MS: u64 = 60 * 60 * 1000;
+        HealOptions {
+            repair_interval: Duration::from_secs(5),
+            repair_parallel: 4,
+            repair_bytes_per_second: 0,
+            suspect_after: Duration::from_secs(30),
+            down_after_ms: HOUR_MS / 6,
+            trim_delay_ms: HOUR_MS,
+            check_interval: Duration::from_millis(HOUR_MS),
+            scrub_interval: Duration::from_millis(14 * 24 * HOUR_MS),
+            scrub_bytes_per_second: 20 << 20,
+        }
+    }
+}
+
 impl Default for RegistryOptions {
     fn default() -> Self {
         RegistryOptions {
@@ -93,6 +135,7 @@ impl Default for RegistryOptions {
             uploads_max: 4_096,
             upload_max_bytes: None,
             gc: GcOptions::default(),
+            heal: HealOptions::default(),
         }
     }
 }

@@ -251,6 +251,7 @@ fn refusal(error: RegistryError) -> UploadAnswer {
         | RegistryError::BlobReferenced { .. }
         | RegistryError::PreconditionFailed { .. }
         | RegistryError::DeletesDisabled
+        | RegistryError::Unwritable
         | RegistryError::TooFewCopies { .. }
         | RegistryError::OwnerUnreachable
         | RegistryError::Unavailable(_)

@@ -206,6 +206,9 @@ impl Registry {
         caller: &Caller,
         repository: &RepositoryName,
     ) -> Result<(Seen<UploadState>, UploadId)> {
+        if !self.is_writable().await {
+            return Err(RegistryError::Unwritable);
+        }
         self.catch_up(caller).await?;
         let ticket = self.tickets.take(caller.deadline).await?;
         let upload = UploadId {

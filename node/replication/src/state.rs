@@ -1,5 +1,6 @@
 //! What replication reads of the replicated state, as this node has applied it.
 
+use metadata::command::NodeState;
 use metadata::ids::{NodeId, TicketId};
 use metadata::log::{self, MetadataLog};
 use metadata::query::{self, TicketState};
@@ -13,7 +14,7 @@ pub(crate) struct Cluster {
     pub(crate) copies: usize,
     /// W.
     pub(crate) write_copies: usize,
-    /// Every registered node.
+    /// The registered nodes that are up: those that get new copies.
     pub(crate) nodes: Vec<NodeId>,
 }
 
@@ -24,6 +25,7 @@ pub(crate) fn cluster(log: &dyn MetadataLog) -> Result<Cluster, ViewError> {
             query::cluster(view)?.map_or((1, 1), |cluster| (cluster.copies, cluster.write_copies));
         let nodes = query::nodes(view)?
             .into_iter()
+            .filter(|record| record.state == NodeState::Up)
             .map(|record| record.node)
             .collect();
         let count = |copies| usize::try_from(copies).unwrap_or(usize::MAX);
@@ -35,10 +37,10 @@ pub(crate) fn cluster(log: &dyn MetadataLog) -> Result<Cluster, ViewError> {
     })
 }
 
-/// Every registered node; none when the state cannot be read.
+/// Every registered node, up or not; none when the state cannot be read.
 pub(crate) fn members(log: &dyn MetadataLog) -> Vec<NodeId> {
-    cluster(log)
-        .map(|cluster| cluster.nodes)
+    log::read(log, query::nodes)
+        .map(|nodes| nodes.into_iter().map(|record| record.node).collect())
         .unwrap_or_else(|error| {
             tracing::error!(%error, "cannot read the nodes of the cluster");
             Vec::new()
@@ -63,12 +65,13 @@ pub(crate) fn holders(log: &dyn MetadataLog, digest: &Digest) -> Result<Vec<Node
 /// Whether a copy on this node would be one that is missing: its counted copy is not there, or there are fewer
 /// counted copies than there should be.
 pub(crate) fn misses_copy(log: &dyn MetadataLog, digest: &Digest) -> Result<bool, ViewError> {
-    let cluster = cluster(log)?;
-    let Some(record) = log::read(log, |view| query::blob(view, digest))? else {
-        return Ok(false);
-    };
-    let target = cluster.copies.min(cluster.nodes.len());
-    Ok(record.holders.contains(&log.node_id()) || record.holders.len() < target)
+    log::read(log, |view| {
+        let Some(record) = query::blob(view, digest)? else {
+            return Ok(false);
+        };
+        let (lasting, wanted) = query::lasting_copies(view, &record)?;
+        Ok(record.holders.contains(&log.node_id()) || lasting < wanted)
+    })
 }
 
 /// Whether the state here shows a ticket as closed. A newer one than the state counts as open.

@@ -9,8 +9,10 @@
 
 mod backoff;
 mod clock;
+mod pacer;
 mod shutdown;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, ManualClock};
+pub use pacer::Pacer;
 pub use shutdown::{Shutdown, StillInside};

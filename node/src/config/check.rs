@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Config, RawConfig};
+use super::{Config, RawConfig, heal};
 
 /// Largest `limits.manifest_max_bytes`: a manifest must fit one log entry and one gRPC message.
 const MANIFEST_CEILING_BYTES: u64 = 8 << 20;
@@ -72,6 +72,7 @@ impl TryFrom<RawConfig> for Config {
         check_raft(&raw)?;
         check_limits(&raw)?;
         let gc = raw.gc.check()?;
+        let heal = heal::check(&raw.repair, &raw.scrub)?;
         let http_advertise = advertise("http", &raw.http.listen, &raw.http.advertise)?;
         let grpc_advertise = advertise("grpc", &raw.grpc.listen, &raw.grpc.advertise)?;
         Ok(Config {
@@ -79,6 +80,7 @@ impl TryFrom<RawConfig> for Config {
             gc,
             copies,
             write_copies,
+            heal,
             http_advertise,
             grpc_advertise,
         })

@@ -4,6 +4,7 @@
 
 mod check;
 mod gc;
+mod heal;
 mod load;
 mod sections;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod tests;
 
 pub use check::ConfigError;
 pub use gc::{GcSection, Untagged};
+pub use heal::{RepairSection, ScrubSection};
 pub use load::{Loaded, Source, load};
 pub use sections::{
     ClusterSection, GrpcSection, HttpSection, LimitsSection, LogFormat, Member, NodeSection,
@@ -28,6 +30,8 @@ pub struct Config {
     pub copies: u32,
     /// W: copies that must be durable before a push is acknowledged.
     pub write_copies: u32,
+    /// `[repair]` and `[scrub]` as the registry wants them.
+    pub heal: registry::HealOptions,
     /// Address other nodes and clients are told for HTTP.
     pub http_advertise: String,
     /// Address other nodes are told for gRPC.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::gc::GcSection;
+use super::heal::{RepairSection, ScrubSection};
 
 /// The file as written, defaults filled in.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -24,6 +25,10 @@ pub struct RawConfig {
     pub storage: StorageSection,
     /// Copies of blobs.
     pub replication: ReplicationSection,
+    /// Missing copies, and copies too many.
+    pub repair: RepairSection,
+    /// Reading stored bytes again.
+    pub scrub: ScrubSection,
     /// What the registry allows.
     pub registry: RegistrySection,
     /// Garbage collection.

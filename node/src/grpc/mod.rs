@@ -3,6 +3,7 @@
 
 mod admin;
 mod gc;
+pub(crate) mod heal;
 mod status;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tonic::transport::server::TcpIncoming;
 
 pub use admin::AdminFront;
 pub use gc::GcFront;
+pub use heal::HealFront;
 
 /// Everything the front serves.
 pub struct Services {
@@ -28,6 +30,8 @@ pub struct Services {
     pub admin: AdminFront,
     /// Garbage collection.
     pub gc: GcFront,
+    /// Self-healing.
+    pub heal: HealFront,
 }
 
 /// What administration needs besides consensus.
@@ -59,6 +63,7 @@ pub async fn serve(
         .add_service(services.blobs.into_service())
         .add_service(services.admin.into_service())
         .add_service(services.gc.into_service())
+        .add_service(services.heal.into_service())
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await
 }

@@ -190,7 +190,8 @@ fn status_and_code(error: &RegistryError) -> (StatusCode, ErrorCode) {
         }
         RegistryError::Overloaded => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
         RegistryError::NoSpace => (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unavailable),
-        RegistryError::TooFewCopies { .. }
+        RegistryError::Unwritable
+        | RegistryError::TooFewCopies { .. }
         | RegistryError::OwnerUnreachable
         | RegistryError::Unavailable(_)
         | RegistryError::ContentUnavailable(_) => {

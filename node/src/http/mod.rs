@@ -23,6 +23,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, StatusCode};
 use oci::{Route, RouteError};
 use registry::Registry;
@@ -51,20 +52,31 @@ pub struct FrontOptions {
 /// Says whether this node can serve, and if not, why.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Writes what `/metrics` answers, or says why it cannot.
+pub type Metrics =
+    Arc<dyn Fn() -> futures::future::BoxFuture<'static, Result<String, String>> + Send + Sync>;
+
 /// The front, shared by all connections.
 pub struct Front {
     registry: Arc<Registry>,
     options: FrontOptions,
     ready: Readiness,
+    metrics: Metrics,
 }
 
 impl Front {
     /// A front for `registry`.
-    pub fn new(registry: Arc<Registry>, options: FrontOptions, ready: Readiness) -> Arc<Front> {
+    pub fn new(
+        registry: Arc<Registry>,
+        options: FrontOptions,
+        ready: Readiness,
+        metrics: Metrics,
+    ) -> Arc<Front> {
         Arc::new(Front {
             registry,
             options,
             ready,
+            metrics,
         })
     }
 
@@ -73,6 +85,7 @@ impl Front {
         Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
             .fallback(distribution)
             .layer(axum::middleware::from_fn(trace::trace))
             .with_state(self)
@@ -82,6 +95,14 @@ impl Front {
 async fn readyz(State(front): State<Arc<Front>>) -> Response {
     match (front.ready)() {
         Ok(()) => "ready\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(front): State<Arc<Front>>) -> Response {
+    let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4")];
+    match (front.metrics)().await {
+        Ok(page) => (kind, page).into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }

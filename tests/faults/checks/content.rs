@@ -259,7 +259,7 @@ mod tests {
         missing.client = VERIFIER;
         let failed = |operations: &[Operation]| {
             let report = Report::default();
-            check_whole(&[image.clone()], operations, &report);
+            check_whole(std::slice::from_ref(&image), operations, &report);
             report.failed()
         };
         assert_eq!(failed(&[served.clone(), missing.clone()]), [Check::Whole]);

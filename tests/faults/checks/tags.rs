@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tests::linearizability::{self, check_revisions, search};
+use ::tests::linearizability::{self, check_revisions, search};
 
 use crate::history::{Action, Operation, Outcome};
 use crate::report::{Check, Report};

@@ -105,6 +105,24 @@ pub fn under_replicated(
     Ok(found)
 }
 
+/// How many copies a blob has on nodes that are up, and how many it should have: R, but no more than such nodes.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn lasting_copies(view: &dyn MetadataView, blob: &BlobRecord) -> Result<(u32, u32), ViewError> {
+    let target = Target::load(view)?;
+    let wanted = u32::try_from(target.copies).unwrap_or(u32::MAX);
+    Ok((target.lasting_copies(blob), wanted))
+}
+
+/// Whether a manifest names the blob.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn is_referenced(view: &dyn MetadataView, digest: &Digest) -> Result<bool, ViewError> {
+    Ok(scan::first_key(view, &key::of_digest(Table::Edge, digest))?.is_some())
+}
+
 /// A page of blobs that lack copies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ThinBlobs {

@@ -193,27 +193,35 @@ impl Cluster {
         &known.expect("the node was started").registry
     }
 
+    /// The large blob files of a node, those in quarantine left out.
+    pub(super) fn blob_files(&self, node: NodeId) -> Vec<std::path::PathBuf> {
+        let root = self.directory.as_ref().unwrap().path();
+        let mut folders = vec![root.join(node.to_string()).join("blobs")];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if !path.is_dir() {
+                    files.push(path);
+                } else if !path.ends_with("quarantine") && !path.ends_with("trash") {
+                    folders.push(path);
+                }
+            }
+        }
+        files.retain(|path| {
+            let name = path.file_name().unwrap_or_default();
+            name.len() >= 64 && path.extension().is_none()
+        });
+        files
+    }
+
     /// Flips a byte late in every large blob file of a node, as a failing disk would.
     pub(super) fn damage_files(&self, node: NodeId) {
-        let root = self
-            .directory
-            .as_ref()
-            .unwrap()
-            .path()
-            .join(node.to_string());
-        let mut folders = vec![root];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.components().any(|part| part.as_os_str() == "blobs") {
-                    let mut bytes = std::fs::read(&path).unwrap();
-                    if let Some(byte) = bytes.get_mut(5 * 256 * 1024) {
-                        *byte ^= 1;
-                        std::fs::write(&path, bytes).unwrap();
-                    }
-                }
+        for path in self.blob_files(node) {
+            let mut bytes = std::fs::read(&path).unwrap();
+            if let Some(byte) = bytes.get_mut(5 * 256 * 1024) {
+                *byte ^= 1;
+                std::fs::write(&path, bytes).unwrap();
             }
         }
     }

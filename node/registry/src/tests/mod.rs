@@ -7,6 +7,7 @@ mod damage;
 mod fixture;
 mod gc;
 mod gc_races;
+mod heal;
 mod lagging;
 mod lists;
 mod manifests;

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use metadata::ids::NodeId;
 use oci::Digest;
+use runtime::Pacer;
 use storage::blob::StagedReader;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -54,6 +55,8 @@ struct State {
     connected: bool,
     /// Bytes that readers may have.
     released_bytes: u64,
+    /// Known at the end: whether the bytes became a counted copy of this node.
+    is_kept: Option<bool>,
     failure: Option<Failure>,
 }
 
@@ -152,7 +155,36 @@ impl Replication {
         size_bytes: u64,
         holders: Vec<NodeId>,
     ) -> Result<FetchReader, ReplicationError> {
-        let digest = *digest;
+        let reader = self.follow(*digest, size_bytes, holders, None);
+        reader.connected().await?;
+        Ok(reader)
+    }
+
+    /// Makes the copy of this node that is missing, from whichever holder can deliver it, and returns once it is
+    /// counted. Nobody reads it meanwhile, so it keeps to `pacer`; a transfer that runs already is only waited for.
+    ///
+    /// # Errors
+    /// As [`Replication::open_remote`]; [`ReplicationError::Interrupted`] when the bytes came, but the copy was not
+    /// counted: it is not missing any more, or the log did not answer.
+    pub async fn copy_here(
+        self: &Arc<Self>,
+        digest: &Digest,
+        size_bytes: u64,
+        holders: Vec<NodeId>,
+        pacer: &Arc<Pacer>,
+    ) -> Result<(), ReplicationError> {
+        let reader = self.follow(*digest, size_bytes, holders, Some(pacer.clone()));
+        reader.kept().await
+    }
+
+    /// A reader of the transfer of a blob, which is started when there is none.
+    fn follow(
+        self: &Arc<Self>,
+        digest: Digest,
+        size_bytes: u64,
+        holders: Vec<NodeId>,
+        pacer: Option<Arc<Pacer>>,
+    ) -> FetchReader {
         let mut started = None;
         let state = self
             .fetches
@@ -165,7 +197,9 @@ impl Replication {
                 }
             });
         if let Some(state) = started {
-            let transfer = Transfer::new(self.clone(), digest, size_bytes, holders.clone(), state);
+            let replication = self.clone();
+            let holders = holders.clone();
+            let transfer = Transfer::new(replication, digest, size_bytes, holders, state, pacer);
             self.shutdown.spawn("blob fetch", transfer.run());
         }
         let wanted = Wanted {
@@ -174,9 +208,7 @@ impl Replication {
             size_bytes,
             holders,
         };
-        let reader = FetchReader::new(wanted, state);
-        reader.connected().await?;
-        Ok(reader)
+        FetchReader::new(wanted, state)
     }
 
     /// Begins to read a blob from one node. A node whose blob has another size is suspect.

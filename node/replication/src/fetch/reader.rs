@@ -94,6 +94,23 @@ impl FetchReader {
         }
     }
 
+    /// Waits until the transfer has become a counted copy of this node. Counts as one reader all the time, by which
+    /// the transfer knows that nobody else waits.
+    pub(super) async fn kept(mut self) -> Result<(), ReplicationError> {
+        let over = self
+            .state
+            .wait_for(|now| now.is_kept.is_some() || now.failure.is_some());
+        let (is_kept, failure) = match over.await {
+            Ok(now) => (now.is_kept, now.failure),
+            Err(_) => (None, Some(Failure::ShuttingDown)),
+        };
+        match (is_kept, failure) {
+            (Some(true), _) => Ok(()),
+            (_, Some(failure)) => Err(failure.into_error(self.digest)),
+            (_, None) => Err(ReplicationError::Interrupted(self.digest)),
+        }
+    }
+
     async fn wait_beyond(&self, offset: u64) -> Result<(StagedReader, u64), ReplicationError> {
         self.wait_for(|state| {
             let staged = state

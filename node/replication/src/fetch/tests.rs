@@ -336,3 +336,25 @@ fn a_full_disk_is_told_apart() {
     let error = Failure::NoSpace.into_error(digest);
     assert!(matches!(error, ReplicationError::Local(BlobError::NoSpace)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_copy_is_counted_when_it_is_said_to_be_made() {
+    let cluster = Cluster::new(3, 3, 2);
+    let body = noise(MIB, 9);
+    let digest = cluster.put(&body, &[TWO, THREE]).await;
+    let pacer = Arc::new(runtime::Pacer::new(MIB as u64 / 4));
+    let start = tokio::time::Instant::now();
+    let copy = |size: usize| {
+        let holders = cluster.holders(&digest);
+        cluster
+            .replication
+            .copy_here(&digest, size as u64, holders, &pacer)
+    };
+    copy(body.len()).await.unwrap();
+    assert!(cluster.holders(&digest).contains(&ONE));
+    assert!(
+        start.elapsed() >= std::time::Duration::from_secs(3),
+        "in simulated time, it kept to its pace"
+    );
+    stop(cluster).await;
+}

@@ -8,7 +8,7 @@ use metadata::command::{AddPlacement, Command, OpenTickets, TicketKind};
 use metadata::ids::{NodeId, TicketId};
 use metadata::response::Response;
 use oci::Digest;
-use runtime::Backoff;
+use runtime::{Backoff, Pacer};
 use storage::blob::{CHUNK_BYTES, StagedBlob};
 use storage::error::BlobError;
 use tokio::sync::watch;
@@ -34,6 +34,8 @@ pub(super) struct Transfer {
     size_bytes: u64,
     holders: Vec<NodeId>,
     state: Arc<watch::Sender<State>>,
+    /// Slows the transfer down while nobody reads it but the repair that started it.
+    pacer: Option<Arc<Pacer>>,
     /// Nodes that answered; the bytes are theirs.
     sources: Vec<NodeId>,
     connected: bool,
@@ -47,6 +49,7 @@ impl Transfer {
         size_bytes: u64,
         holders: Vec<NodeId>,
         state: Arc<watch::Sender<State>>,
+        pacer: Option<Arc<Pacer>>,
     ) -> Transfer {
         Transfer {
             replication,
@@ -54,6 +57,7 @@ impl Transfer {
             size_bytes,
             holders,
             state,
+            pacer,
             sources: Vec::new(),
             connected: false,
             received_bytes: 0,
@@ -171,6 +175,7 @@ impl Transfer {
             if piece.len() as u64 > self.size_bytes - self.received_bytes {
                 return Err(refused(node, "it sent too many bytes".into()));
             }
+            self.keep_pace(piece.len() as u64).await;
             self.received_bytes += piece.len() as u64;
             staged.append(piece).await.map_err(Interruption::Local)?;
             let released_bytes = self
@@ -179,6 +184,14 @@ impl Transfer {
             self.release(released_bytes);
         }
         Ok(())
+    }
+
+    async fn keep_pace(&self, bytes: u64) {
+        if let Some(pacer) = &self.pacer
+            && self.state.receiver_count() <= 1
+        {
+            pacer.take(bytes).await;
+        }
     }
 
     async fn verify(&mut self, staged: &mut StagedBlob) -> Result<(), Failure> {
@@ -210,15 +223,19 @@ impl Transfer {
             .await
         {
             Ok(_) => {
-                self.place(ticket).await;
+                let is_counted = self.place(ticket).await;
                 self.replication.fetches.forget(&self.digest, &self.state);
+                self.settle(is_counted);
             }
             Err((error, staged)) => {
                 tracing::warn!(digest = %self.digest, %error, "a fetched blob could not be kept");
                 self.replication.close_ticket(ticket).await;
                 match staged {
                     Some(staged) => self.serve_unkept(staged).await,
-                    None => self.replication.fetches.forget(&self.digest, &self.state),
+                    None => {
+                        self.replication.fetches.forget(&self.digest, &self.state);
+                        self.settle(false);
+                    }
                 }
             }
         }
@@ -245,7 +262,8 @@ impl Transfer {
         }
     }
 
-    async fn place(&self, ticket: TicketId) {
+    /// Whether the copy counts now.
+    async fn place(&self, ticket: TicketId) -> bool {
         let replication = &self.replication;
         let node = replication.log.node_id();
         let placement = AddPlacement {
@@ -257,7 +275,7 @@ impl Transfer {
             Ok(Response::Rejected(rejection)) => {
                 tracing::info!(digest = %self.digest, %rejection, "a fetched copy is not counted");
             }
-            Ok(_) => return,
+            Ok(_) => return true,
             Err(error) => {
                 tracing::info!(digest = %self.digest, %error, "a fetched copy is not counted")
             }
@@ -272,10 +290,12 @@ impl Transfer {
         {
             tracing::warn!(digest = %self.digest, %error, "an uncounted copy is left to the sweeper");
         }
+        false
     }
 
     /// Serves readers that come while there are some, then throws the bytes away.
     async fn serve_unkept(self, staged: StagedBlob) {
+        self.settle(false);
         let replication = &self.replication;
         let stop = replication.shutdown.token();
         let until_unread = async {
@@ -313,6 +333,11 @@ impl Transfer {
             BlobError::NoSpace => Failure::NoSpace,
             _ => Failure::Local,
         }
+    }
+
+    fn settle(&self, is_kept: bool) {
+        self.state
+            .send_modify(|state| state.is_kept = Some(is_kept));
     }
 
     fn release(&self, released_bytes: u64) {

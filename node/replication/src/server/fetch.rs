@@ -1,5 +1,7 @@
 //! Sending a blob to another node.
 
+use std::sync::Arc;
+
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use proto::blob as wire;
@@ -8,7 +10,7 @@ use storage::blob::{BlobReader, CHUNK_BYTES};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
-use super::blob_status;
+use super::{Shared, blob_status};
 
 /// Chunks read and verified ahead of the one being sent.
 const READ_AHEAD: usize = 2;
@@ -17,6 +19,7 @@ const CHUNK: u64 = CHUNK_BYTES as u64;
 
 /// The size, then the bytes from `offset` on, chunk by chunk; each is verified before it is sent.
 pub(super) fn stream(
+    shared: Arc<Shared>,
     reader: BlobReader,
     offset: u64,
     turn: OwnedSemaphorePermit,
@@ -32,16 +35,18 @@ pub(super) fn stream(
                 offset.max(chunk * CHUNK),
                 size_bytes.min((chunk + 1) * CHUNK),
             );
-            let reader = reader.clone();
+            let (reader, shared) = (reader.clone(), shared.clone());
             async move {
                 let len = usize::try_from(end - start).unwrap_or(CHUNK_BYTES);
                 let data = reader
                     .read_at(start, len)
                     .await
+                    .inspect_err(|_| shared.unreadable(&reader.digest()))
                     .map_err(|error| blob_status(&error))?;
                 if data.len() == len {
                     Ok(reply(Part::Data(data)))
                 } else {
+                    shared.unreadable(&reader.digest());
                     Err(Status::data_loss(
                         "the stored blob is shorter than its size",
                     ))

@@ -7,12 +7,13 @@ mod tests;
 mod upload;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use metadata::ids::TicketId;
+use oci::Digest;
 use proto::blob as wire;
 use proto::blob::blob_service_server::{BlobService, BlobServiceServer};
 use proto::blob::push_blob_request::Part;
@@ -33,6 +34,9 @@ pub use crate::transport::tune;
 /// runs in a task of its own.
 pub type UploadHandler =
     Arc<dyn Fn(UploadRequest) -> BoxFuture<'static, UploadAnswer> + Send + Sync>;
+
+/// Told of blobs that another node asked for and that are missing or damaged here.
+pub type DamageHandler = Arc<dyn Fn(Digest) + Send + Sync>;
 
 /// Bounds of what other nodes may ask for at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +69,7 @@ pub struct BlobServer(Arc<Shared>);
 struct Shared {
     blobs: Arc<dyn BlobStore>,
     uploads: UploadHandler,
+    damage: OnceLock<DamageHandler>,
     options: ServerOptions,
     shutdown: Shutdown,
     pushes: Mutex<HashMap<String, push::Running>>,
@@ -90,6 +95,7 @@ impl BlobServer {
             pushes: Mutex::default(),
             blobs,
             uploads,
+            damage: OnceLock::new(),
             options,
             shutdown,
         }));
@@ -101,11 +107,25 @@ impl BlobServer {
         server
     }
 
+    /// From now on `handler` is told of every blob that another node asked for in vain. The first handler stays.
+    pub fn report_damage_to(&self, handler: DamageHandler) {
+        let _ = self.0.damage.set(handler);
+    }
+
     /// For a router tuned by [`tune`].
     pub fn into_service(self) -> BlobServiceServer<BlobServer> {
         BlobServiceServer::new(self)
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES)
+    }
+}
+
+impl Shared {
+    /// A blob could not be read. Whether this node should have it is for the handler to find out.
+    fn unreadable(&self, digest: &Digest) {
+        if let Some(handler) = self.damage.get() {
+            handler(*digest);
+        }
     }
 }
 
@@ -197,9 +217,15 @@ impl BlobService for BlobServer {
             .blobs
             .open(&digest)
             .await
+            .inspect_err(|_| self.0.unreadable(&digest))
             .map_err(|error| blob_status(&error))?;
-        let reader = reader.ok_or_else(|| Status::not_found("no such blob"))?;
+        let reader = reader.ok_or_else(|| {
+            self.0.unreadable(&digest);
+            Status::not_found("no such blob")
+        })?;
+        let shared = self.0.clone();
         Ok(Response::new(fetch::stream(
+            shared,
             reader,
             request.offset_bytes,
             turn,

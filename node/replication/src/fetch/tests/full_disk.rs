@@ -95,6 +95,7 @@ async fn a_reader_goes_on_without_the_disk() {
     let mut staged = blobs.stage("fetch").await.unwrap();
     staged.append(body.slice(..300_000)).await.unwrap();
     let state = State {
+        is_kept: None,
         staged: Some(staged.reader()),
         connected: true,
         released_bytes: 300_000,

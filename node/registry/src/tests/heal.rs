@@ -1,0 +1,269 @@
+//! Copies that are lost, damaged, misplaced or too many.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use metadata::command::{Command, NodeState, ReportLost, SetNodeState};
+use metadata::ids::NodeId;
+use oci::Digest;
+
+use super::fixture::*;
+use crate::{HealOptions, RegistryOptions};
+
+fn quick() -> RegistryOptions {
+    RegistryOptions {
+        heal: HealOptions {
+            repair_interval: Duration::from_millis(50),
+            check_interval: Duration::from_secs(3600),
+            ..HealOptions::default()
+        },
+        ..RegistryOptions::default()
+    }
+}
+
+fn blob_of(size: usize) -> (Bytes, Digest) {
+    let blob = pattern(size, 1);
+    let digest = sha256(&blob);
+    (blob, digest)
+}
+
+fn files_of(cluster: &Cluster, node: u64) -> Vec<std::path::PathBuf> {
+    cluster.blob_files(NodeId(node))
+}
+
+#[tokio::test]
+async fn a_lost_copy_is_made_again() {
+    let cluster = Cluster::on_disk_with(3, 3, 2, quick());
+    let (blob, digest) = blob_of(5 * SMALL_BYTES);
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    eventually("three copies", || async {
+        cluster.holders(&digest) == [1, 2, 3]
+    })
+    .await;
+    for path in files_of(&cluster, 2) {
+        std::fs::remove_file(path).unwrap();
+    }
+    let got = read(cluster.registry(2), &repository(), &digest)
+        .await
+        .unwrap();
+    assert_eq!(got, blob, "the reader gets it from another node");
+    eventually("the copy is back", || async {
+        cluster.holders(&digest) == [1, 2, 3] && files_of(&cluster, 2).len() == 1
+    })
+    .await;
+    let status = cluster.registry(2).repair_status().await.unwrap();
+    assert_eq!((status.counts.reported_lost, status.counts.failed), (1, 0));
+}
+
+#[tokio::test]
+async fn the_check_finds_what_nobody_reads() {
+    let cluster = Cluster::on_disk_with(3, 3, 2, quick());
+    let (blob, digest) = blob_of(5 * SMALL_BYTES);
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    eventually("three copies", || async {
+        cluster.holders(&digest) == [1, 2, 3]
+    })
+    .await;
+    let path = files_of(&cluster, 3).remove(0);
+    std::fs::write(&path, &blob[..100]).unwrap();
+    cluster.registry(3).check_copies().await;
+    eventually("the copy is whole", || async {
+        std::fs::read(&path).is_ok_and(|bytes| bytes == blob)
+            && cluster.holders(&digest) == [1, 2, 3]
+    })
+    .await;
+    let scrub = cluster.registry(3).scrub_status().await.unwrap();
+    assert_eq!(scrub.quarantine.files, 1, "the damaged bytes are kept");
+}
+
+#[tokio::test]
+async fn the_scrub_finds_flipped_bits_and_the_last_copy_stays() {
+    let cluster = Cluster::on_disk_with(2, 2, 2, quick());
+    let (blob, digest) = blob_of(6 * 256 * 1024);
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    cluster.damage_files(NodeId(1));
+    cluster.registry(1).start_scrub();
+    eventually("the damage is found and repaired", || async {
+        let status = cluster.registry(1).scrub_status().await.unwrap();
+        let path = files_of(&cluster, 1).into_iter().find(|path| {
+            !path
+                .components()
+                .any(|part| part.as_os_str() == "quarantine")
+        });
+        status.counts.quarantined == 1
+            && cluster.holders(&digest) == [1, 2]
+            && path.is_some_and(|path| std::fs::read(path).is_ok_and(|bytes| bytes == blob))
+    })
+    .await;
+
+    // All copies, while no good bytes can be had: the last one stays where it is, counted, and an operator is told.
+    cluster.network.cut(NodeId(1), NodeId(2));
+    cluster.damage_files(NodeId(1));
+    cluster.registry(1).start_scrub();
+    eventually("the first is reported lost", || async {
+        cluster.holders(&digest) == [2]
+    })
+    .await;
+    cluster.damage_files(NodeId(2));
+    cluster.registry(2).start_scrub();
+    eventually("the last is listed", || async {
+        let status = cluster.registry(2).scrub_status().await.unwrap();
+        status.unrecoverable == [digest]
+    })
+    .await;
+    assert_eq!(cluster.holders(&digest), [2]);
+    assert_eq!(files_of(&cluster, 2).len(), 1);
+    let start = read_range(cluster.registry(2), &repository(), &digest, 0, 1000).await;
+    assert_eq!(start.unwrap(), blob.slice(..1000), "good chunks are served");
+}
+
+#[tokio::test]
+async fn a_corrupt_or_dying_source_is_replaced_by_another() {
+    let cluster = Cluster::on_disk_with(3, 3, 3, quick());
+    let (blob, digest) = blob_of(6 * 256 * 1024);
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    for fault in [true, false] {
+        cluster.network.set_round_trip_us(NodeId(3), NodeId(1), 10);
+        cluster
+            .network
+            .set_round_trip_us(NodeId(3), NodeId(2), 5_000);
+        match fault {
+            true => cluster.network.falsify_fetches(NodeId(1), true),
+            false => cluster
+                .network
+                .break_fetches_after(NodeId(1), Some(100_000)),
+        }
+        for path in files_of(&cluster, 3) {
+            std::fs::remove_file(path).unwrap();
+        }
+        cluster.registry(3).check_copies().await;
+        eventually("a whole copy is counted", || async {
+            cluster.holders(&digest) == [1, 2, 3]
+                && files_of(&cluster, 3)
+                    .iter()
+                    .any(|path| std::fs::read(path).is_ok_and(|bytes| bytes == blob))
+        })
+        .await;
+        cluster.network.falsify_fetches(NodeId(1), false);
+        cluster.network.break_fetches_after(NodeId(1), None);
+    }
+}
+
+#[tokio::test]
+async fn copies_of_a_down_node_are_made_elsewhere_and_trimmed_when_it_returns() {
+    let mut options = quick();
+    options.heal.trim_delay_ms = 60_000;
+    let cluster = Cluster::with_options(4, 3, 2, options);
+    let (blob, digest) = blob_of(5 * SMALL_BYTES);
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    eventually("three copies", || async {
+        cluster.holders(&digest).len() == 3
+    })
+    .await;
+    let lost = NodeId(*cluster.holders(&digest).last().unwrap());
+    let set = |state| {
+        let change = SetNodeState { node: lost, state };
+        cluster.log.apply(Command::SetNodeState(change)).unwrap();
+    };
+    // A short absence changes nothing: no node fetches anything.
+    let fetches = || {
+        (1..=4)
+            .map(|node| cluster.network.fetches(NodeId(node)))
+            .sum::<u64>()
+    };
+    let before = fetches();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(fetches(), before);
+    set(NodeState::Down);
+    eventually("a fourth copy", || async {
+        cluster.holders(&digest).len() == 4
+    })
+    .await;
+    set(NodeState::Up);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(cluster.holders(&digest).len(), 4, "not before the delay");
+    cluster.log.advance_ms(60_001).unwrap();
+    eventually("the surplus copy is dropped", || async {
+        cluster.holders(&digest).len() == 3
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_copy_that_is_here_is_counted_without_a_transfer() {
+    let cluster = Cluster::on_disk_with(3, 3, 2, quick());
+    let (blob, digest) = blob_of(5 * SMALL_BYTES);
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    eventually("three copies", || async {
+        cluster.holders(&digest) == [1, 2, 3]
+    })
+    .await;
+    let lost = ReportLost {
+        node: NodeId(2),
+        digest,
+    };
+    cluster.log.apply(Command::ReportLost(lost)).unwrap();
+    eventually("it counts again", || async {
+        cluster.holders(&digest) == [1, 2, 3]
+    })
+    .await;
+    let fetches: u64 = (1..=3)
+        .map(|node| cluster.network.fetches(NodeId(node)))
+        .sum();
+    assert_eq!(fetches, 0);
+}
+
+#[tokio::test]
+async fn a_scrub_goes_on_where_a_restart_cut_it_off() {
+    let mut cluster = Cluster::on_disk_with(1, 1, 1, quick());
+    let mut digests = Vec::new();
+    for seed in 1..=40 {
+        let blob = pattern(2 * SMALL_BYTES, seed);
+        push(cluster.registry(1), &repository(), &blob)
+            .await
+            .unwrap();
+        digests.push(sha256(&blob));
+    }
+    digests.sort();
+    let half = storage::blob::ScrubProgress {
+        pass: 3,
+        started_at_ms: 1,
+        after: Some(digests[29]),
+        blobs: 30,
+        ..storage::blob::ScrubProgress::default()
+    };
+    cluster.nodes[0]
+        .blobs
+        .save_scrub_progress(&half)
+        .await
+        .unwrap();
+    let stopped = cluster.nodes.remove(0);
+    let waited = stopped
+        .shutdown
+        .close_and_wait(Duration::from_secs(5))
+        .await;
+    waited.unwrap();
+    drop((stopped.registry, stopped.blobs));
+    cluster.network = replication::memory::MemoryNetwork::new();
+    let blobs = cluster.open_directory(NodeId(1));
+    cluster.start(NodeId(1), blobs);
+    eventually("the pass ends with what was left", || async {
+        let progress = cluster.registry(1).scrub_status().await.unwrap().progress;
+        progress.is_some_and(|progress| {
+            (progress.pass, progress.blobs) == (3, 40) && progress.ended_at_ms > 0
+        })
+    })
+    .await;
+}
