@@ -126,7 +126,8 @@ impl Fixture {
             body_idle: Duration::from_secs(10),
             chunk_min_bytes: 0,
         };
-        let router = Front::new(registry, options, Arc::new(|| Ok(()))).router();
+        let metrics: Metrics = Arc::new(|| Box::pin(async { Ok(String::new()) }));
+        let router = Front::new(registry, options, Arc::new(|| Ok(())), metrics).router();
         Fixture { log, router }
     }
 
