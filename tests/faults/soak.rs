@@ -57,8 +57,8 @@ impl Arguments {
         };
         // Deleted manifests can be restored for a while, and that holds their blobs: here for one second.
         format!(
-            "[raft]\nsnapshot_entries = 2000\nkeep_entries = 500\n\n\
-             [gc]\ninterval_ms = 1000\nundelete_ms = 1000\n{grace}\n\
+            "[raft]\ntick_ms = 500\nsnapshot_entries = 2000\nkeep_entries = 500\n\n\
+             [gc]\ninterval_ms = 1000\nundelete_ms = 1000\nverify_interval_ms = 1000\n{grace}\n\
              [limits]\nstop_notice_ms = 200\n"
         )
     }

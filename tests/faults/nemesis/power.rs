@@ -93,31 +93,34 @@ fn watch(stage: &Stage<'_>, id: u64, directory: &Path, copy: &Disk) -> Result<u6
         lines.get(from..).unwrap_or("").to_owned()
     };
     let started = Instant::now();
-    let status = loop {
+    let answers = loop {
         if let Some(status) = child.try_wait()? {
             anyhow::bail!(
                 "the node on a crash image of node {id} ended with {status}:\n{}",
                 said()
             );
         }
-        if let Some(status) = stage.cluster.status_at(grpc) {
-            break Ok(status);
+        if stage.cluster.status_at(grpc).is_some() {
+            break true;
         }
         if started.elapsed() > ANSWER_TIME {
-            break Err(anyhow::anyhow!("no answer from a crash image:\n{}", said()));
+            break false;
         }
         std::thread::sleep(Duration::from_millis(200));
     };
     std::thread::sleep(WATCHED);
+    // Not its first answer: consensus reports the end of its log only a moment after it opened.
+    let status = stage.cluster.status_at(grpc);
     let ended = child.try_wait()?;
     child.kill()?;
     child.wait()?;
-    let status = status?;
+    ensure!(answers, "no answer from a crash image:\n{}", said());
     ensure!(
         ended.is_none(),
         "the node on a crash image of node {id} ended:\n{}",
         said()
     );
+    let status = status.context("the node on a crash image stopped answering")?;
     ensure!(
         status.applied_index <= status.last_log_index,
         "crash image of node {id}: applied {} is ahead of the log, {}",
