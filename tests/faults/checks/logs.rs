@@ -14,12 +14,13 @@ const FORBIDDEN: [&str; 3] = [
     "pthread lock: Invalid argument",
 ];
 /// What a full or dead disk explains.
-const DISK: [&str; 8] = [
+const DISK: [&str; 9] = [
     "No space left",
     "Input/output error",
     "Read-only file system",
     "Structure needs cleaning",
     "takes no more writes",
+    "the disk is full, the reserve is given up",
     "cannot go on",
     "request failed",
     "os error 5",
