@@ -27,13 +27,15 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::grpc::{self, AdminFront, AdminParts, GcFront, HealFront, Services};
 use crate::http::{self, Front, FrontOptions, Metrics, Readiness, ServeOptions};
-use crate::{metrics, readiness};
+use crate::{descriptors, metrics, readiness};
 
 /// Time for tasks, consensus and the gRPC front to end, each.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
 /// How often a new node looks whether its cluster has been given a name.
 const BIND_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a full disk is asked again to take the cluster's name.
+const FULL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the reserve of the Raft directory is looked at.
 const RESERVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -66,6 +68,30 @@ pub enum StartupError {
     /// A thread of the runtime broke.
     #[error("opening the stores was interrupted")]
     Interrupted,
+    /// Signals cannot be waited for.
+    #[error("waiting for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+impl StartupError {
+    /// Whether the data directory is to blame, so that looking at it helps.
+    pub fn is_about_data(&self) -> bool {
+        match self {
+            StartupError::Storage(_) | StartupError::Blobs(_) | StartupError::Failed(_) => true,
+            StartupError::Consensus(error) => match error {
+                StartError::DiskReplaced { .. }
+                | StartError::StateTooOld { .. }
+                | StartError::LogLost { .. }
+                | StartError::Storage(_)
+                | StartError::View(_)
+                | StartError::Raft(_) => true,
+                StartError::Options(_) | StartError::MembersDiffer { .. } => false,
+            },
+            StartupError::Listen { .. } | StartupError::Interrupted | StartupError::Signals(_) => {
+                false
+            }
+        }
+    }
 }
 
 /// What is open on disk.
@@ -81,6 +107,7 @@ struct Stores {
 pub struct Node {
     raft: Arc<RaftNode>,
     state: Arc<RocksState>,
+    blobs: Arc<DirectoryBlobs>,
     stopping: Arc<AtomicBool>,
     work: Shutdown,
     http: (CancellationToken, JoinHandle<()>),
@@ -94,6 +121,8 @@ pub struct Node {
 }
 
 fn open_stores(config: &Config) -> Result<Stores, StartupError> {
+    // First: the databases may open more files than the usual soft limit allows.
+    descriptors::raise();
     let raw = &config.raw;
     let directory = DataDir::open(&raw.node.data_dir, NodeId(raw.node.id))?;
     let options = StorageOptions {
@@ -148,6 +177,7 @@ fn raft_options(config: &Config, directory: &DataDir) -> RaftOptions {
     options.snapshot_after_entries = raw.raft.snapshot_entries;
     options.keep_entries = raw.raft.keep_entries;
     options.ready_lag_entries = raw.raft.ready_lag_entries;
+    options.sync_max = Duration::from_millis(raw.raft.sync_max_ms);
     options.tick = Duration::from_millis(raw.raft.tick_ms);
     options
 }
@@ -209,6 +239,7 @@ fn upper_floors(
         read_only: raw.registry.read_only,
         sparse_indexes: raw.registry.sparse_indexes,
         linearizable_tags: raw.registry.linearizable_tags,
+        offline_reads: Duration::from_millis(raw.registry.offline_reads_ms),
         uploads_max: raw.limits.uploads_max,
         upload_max_bytes: Some(raw.limits.blob_max_bytes).filter(|bytes| *bytes > 0),
         gc: config.gc.clone(),
@@ -260,26 +291,26 @@ impl Node {
         let upper = upper_floors(config, &raft, &stores.blobs, &work);
         let grpc_stop = CancellationToken::new();
         let metrics = metrics_of(&raft, &upper.registry, &stores.blobs);
-        let admin = AdminFront::new(AdminParts {
-            raft: raft.clone(),
-            blobs: stores.blobs,
-            http_address: config.http_advertise.clone(),
-            grpc_address: config.grpc_advertise.clone(),
-        });
+        let stopping = Arc::new(AtomicBool::new(false));
+        let readiness = readiness_of(
+            raft.clone(),
+            stores.blobs.clone(),
+            upper.registry.clone(),
+            stopping.clone(),
+        );
         let services = Services {
             raft: raft.clone(),
             blobs: upper.blob_server,
-            admin,
+            admin: admin_of(config, &raft, &stores.blobs, &work),
             gc: GcFront::new(upper.registry.clone(), raft.clone()),
             heal: HealFront::new(NodeId(raw.node.id), upper.registry.clone()),
         };
         let grpc = tokio::spawn(grpc::serve(grpc_listener, services, grpc_stop.clone()));
-        let stopping = Arc::new(AtomicBool::new(false));
         let http_stop = CancellationToken::new();
         let front = Front::new(
             upper.registry.clone(),
             front_options(config),
-            readiness_of(raft.clone(), upper.registry.clone(), stopping.clone()),
+            readiness,
             metrics,
         );
         let http = http::serve(
@@ -301,6 +332,7 @@ impl Node {
         Ok(Node {
             raft,
             state: stores.state,
+            blobs: stores.blobs.clone(),
             stopping,
             work,
             http: (http_stop, tokio::spawn(http)),
@@ -320,25 +352,29 @@ impl Node {
         tokio::select! {
             refused = self.bind_to_cluster() => Err(refused),
             failed = self.raft.failed() => Err(StartupError::Failed(failed)),
+            damage = self.state.damaged() => Err(damage.into()),
+            damage = self.blobs.damaged() => Err(damage.into()),
         }
     }
 
     /// Writes the name of the cluster into the data directory as soon as it is known, so that the directory can never
     /// serve another one. Completes only when the directory belongs to another cluster or cannot be written.
     async fn bind_to_cluster(&self) -> StartupError {
-        let cluster_id = loop {
-            match log::read(self.raft.as_ref(), query::cluster) {
-                Ok(Some(cluster)) => break cluster.cluster_id,
-                Ok(None) => tokio::time::sleep(BIND_INTERVAL).await,
-                Err(error) => return StartupError::Failed(LogError::Fatal(error.to_string())),
+        loop {
+            let raft = self.raft.clone();
+            let directory = self.directory.clone();
+            let bound = tokio::task::spawn_blocking(move || bind(raft.as_ref(), &directory)).await;
+            match bound {
+                Ok(Ok(true)) => return std::future::pending().await,
+                Ok(Ok(false)) => tokio::time::sleep(BIND_INTERVAL).await,
+                // The node serves what it can; the name is written when there is room.
+                Ok(Err(StartupError::Storage(error))) if error.is_no_space() => {
+                    tracing::warn!(%error, "the cluster's name cannot be noted yet");
+                    tokio::time::sleep(FULL_INTERVAL).await;
+                }
+                Ok(Err(error)) => return error,
+                Err(_) => return StartupError::Interrupted,
             }
-        };
-        let directory = self.directory.clone();
-        let bound = tokio::task::spawn_blocking(move || directory.bind_cluster(&cluster_id)).await;
-        match bound {
-            Ok(Ok(())) => std::future::pending().await,
-            Ok(Err(error)) => error.into(),
-            Err(_) => StartupError::Interrupted,
         }
     }
 
@@ -367,6 +403,17 @@ impl Node {
     }
 }
 
+/// Binds the directory to the cluster; false while the cluster has no name.
+fn bind(raft: &RaftNode, directory: &DataDir) -> Result<bool, StartupError> {
+    let cluster = log::read(raft, query::cluster)
+        .map_err(|error| StartupError::Failed(LogError::Fatal(error.to_string())))?;
+    let Some(cluster) = cluster else {
+        return Ok(false);
+    };
+    directory.bind_cluster(&cluster.cluster_id)?;
+    Ok(true)
+}
+
 /// Gives the reserve up and makes it again as the disk fills and empties.
 fn tend_reserve(reserve: Reserve, work: &Shutdown) {
     let reserve = Arc::new(reserve);
@@ -387,6 +434,21 @@ fn tend_reserve(reserve: Reserve, work: &Shutdown) {
     }));
 }
 
+fn admin_of(
+    config: &Config,
+    raft: &Arc<RaftNode>,
+    blobs: &Arc<DirectoryBlobs>,
+    work: &Shutdown,
+) -> AdminFront {
+    AdminFront::new(AdminParts {
+        raft: raft.clone(),
+        blobs: blobs.clone(),
+        http_address: config.http_advertise.clone(),
+        grpc_address: config.grpc_advertise.clone(),
+        stop: work.token(),
+    })
+}
+
 fn metrics_of(
     raft: &Arc<RaftNode>,
     registry: &Arc<Registry>,
@@ -401,6 +463,7 @@ fn metrics_of(
 
 fn readiness_of(
     raft: Arc<RaftNode>,
+    blobs: Arc<DirectoryBlobs>,
     registry: Arc<Registry>,
     stopping: Arc<AtomicBool>,
 ) -> Readiness {
@@ -408,7 +471,7 @@ fn readiness_of(
         if stopping.load(Ordering::Relaxed) {
             return Err("stopping".to_owned());
         }
-        let reason = readiness::reason(&raft).or_else(|| registry.alarm());
+        let reason = readiness::reason(&raft, &blobs).or_else(|| registry.alarm());
         reason.map_or(Ok(()), Err)
     })
 }
@@ -427,7 +490,7 @@ fn front_options(config: &Config) -> FrontOptions {
 fn serve_options(config: &Config) -> ServeOptions {
     let limits = &config.raw.limits;
     ServeOptions {
-        connections_max: limits.connections_max,
+        connections_max: descriptors::connections_max(limits.connections_max, descriptors::limit()),
         header_max_bytes: limits.header_max_bytes,
         header_timeout: Duration::from_millis(limits.header_timeout_ms),
         drain: Duration::from_millis(limits.drain_ms),

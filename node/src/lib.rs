@@ -7,6 +7,7 @@
 
 pub mod assemble;
 pub mod config;
+mod descriptors;
 pub mod fsck;
 pub mod grpc;
 pub mod http;

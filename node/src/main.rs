@@ -3,11 +3,11 @@
 //! Exit codes: 0 stopped in order, 1 a node failed or could not start, 2 the configuration or the command line is
 //! wrong. Of `fsck`: 0 nothing is wrong, 1 something is, 2 not everything could be checked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use node::assemble::Node;
+use node::assemble::{Node, StartupError};
 use node::config::{self, ConfigError, Loaded};
 use node::fsck::FsckOptions;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,10 +27,23 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make a copy of a data directory the one that counts, after it was moved to another disk or restored.
+    ///
+    /// Only a copy that was made while the node was stopped, and only if the original is never started again and was
+    /// not started since: a node that runs twice, or that forgets what it acknowledged, loses data.
+    AcceptCopy(AcceptCopy),
     /// Check data directories of nodes that do not run, each for itself and all together. Changes nothing.
     ///
     /// Exit code 0: nothing is wrong; 1: something is; 2: not everything could be checked.
     Fsck(Fsck),
+}
+
+/// Which copy.
+#[derive(Debug, Args)]
+struct AcceptCopy {
+    /// The data directory.
+    #[arg(long = "data")]
+    directory: PathBuf,
 }
 
 /// What to check.
@@ -115,6 +128,7 @@ fn main() -> ExitCode {
             Ok(loaded) => serve(&loaded),
             Err(error) => refuse(&error),
         },
+        Command::AcceptCopy(AcceptCopy { directory }) => accept_copy(&directory),
         Command::Fsck(Fsck {
             directories,
             quick,
@@ -142,6 +156,22 @@ fn refuse(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
+fn accept_copy(directory: &Path) -> ExitCode {
+    match storage::layout::accept_copy(directory) {
+        Ok(node_id) => {
+            println!(
+                "{} is the data directory of node {node_id} now; never start the original again",
+                directory.display()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("argosy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn serve(loaded: &Loaded) -> ExitCode {
     if let Err(error) = node::telemetry::start(&loaded.config.raw.telemetry) {
         return refuse(&error);
@@ -161,14 +191,21 @@ fn serve(loaded: &Loaded) -> ExitCode {
         Err(error) => {
             tracing::error!(error = %error, "the node cannot go on");
             eprintln!("argosy: {error}");
+            if error.is_about_data() {
+                let data = loaded.config.raw.node.data_dir.display();
+                eprintln!(
+                    "argosy: `argosy fsck --data {data}` says what else is wrong; deploy/README.md, Damaged files, what \
+                     to do about it"
+                );
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(loaded: &Loaded) -> Result<(), Box<dyn std::error::Error>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn run(loaded: &Loaded) -> Result<(), StartupError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartupError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartupError::Signals)?;
     let node = Node::start(&loaded.config).await?;
     let ended = tokio::select! {
         ended = node.run() => Some(ended),
@@ -187,6 +224,6 @@ async fn run(loaded: &Loaded) -> Result<(), Box<dyn std::error::Error>> {
             Ok(())
         }
         Some(Ok(never)) => match never {},
-        Some(Err(error)) => Err(error.into()),
+        Some(Err(error)) => Err(error),
     }
 }

@@ -54,7 +54,7 @@ pub(crate) async fn page(
     let mut page = Page::default();
     consensus(&mut page, raft);
     disk(&mut page, blobs).await?;
-    collection(&mut page, raft)?;
+    collection(&mut page, raft, registry)?;
     repair(&mut page, registry).await?;
     scrub(&mut page, registry).await?;
     Ok(page.0)
@@ -104,7 +104,7 @@ async fn disk(page: &mut Page, blobs: &dyn BlobStore) -> Result<(), String> {
     Ok(())
 }
 
-fn collection(page: &mut Page, raft: &RaftNode) -> Result<(), String> {
+fn collection(page: &mut Page, raft: &RaftNode, registry: &Registry) -> Result<(), String> {
     let read = log::read(raft, |view| Ok((query::stats(view)?, query::gc(view)?)));
     let (stats, gc) = read.map_err(|error| error.to_string())?;
     page.gauge(
@@ -143,6 +143,11 @@ fn collection(page: &mut Page, raft: &RaftNode) -> Result<(), String> {
         "Manifests ever purged.",
         collected.manifests,
     );
+    let (rounds, busy_rounds) = registry.gc_rounds();
+    let help = "Rounds of collection finished by this node since it started.";
+    page.counter("argosy_gc_rounds", help, rounds);
+    let help = "Those that found something to do.";
+    page.counter("argosy_gc_busy_rounds", help, busy_rounds);
     Ok(())
 }
 

@@ -3,9 +3,22 @@
 use consensus::RaftNode;
 use metadata::log;
 use metadata::query;
+use storage::blob::DirectoryBlobs;
 
 /// Why the node cannot serve; `None` when it can.
-pub fn reason(raft: &RaftNode) -> Option<String> {
+///
+/// A node whose blob directory takes no writes still answers reads, but pushes should go to the others.
+pub fn reason(raft: &RaftNode, blobs: &DirectoryBlobs) -> Option<String> {
+    of_raft(raft).or_else(|| blobs.trouble())
+}
+
+fn of_raft(raft: &RaftNode) -> Option<String> {
+    if raft.is_claimed_elsewhere() {
+        return Some("another cluster knows this node with another disk".to_owned());
+    }
+    if raft.disk_hangs() {
+        return Some("the disk of the Raft log hangs".to_owned());
+    }
     let status = raft.status();
     if raft.is_ready() {
         // A node that the state does not know yet cannot hold tickets or copies.

@@ -136,3 +136,8 @@ def finished_session(t):
     target = t.start(name)
     expect(t.finish(target, sha256(data), data), 201)
     expect(t.finish(target, sha256(data), data), 404, code="BLOB_UPLOAD_UNKNOWN")
+    other = os.urandom(1000)
+    expect(t.request("GET", target), 404, code="BLOB_UPLOAD_UNKNOWN")
+    expect(t.patch(target, other), 404, code="BLOB_UPLOAD_UNKNOWN")
+    expect(t.finish(target, sha256(other), other), 404, code="BLOB_UPLOAD_UNKNOWN")
+    t.absent(name, sha256(other))

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measures one-node and three-node Argosy against Debian's docker-registry, on the same disk, in the same run.
 
-Prints each figure and its ratio to docker-registry. Nothing here passes or fails by time: a shared machine is no
+Prints each figure and its ratio to docker-registry. The parts `commits`, `gc`, `repair`, `tending` and `cost` measure
+Argosy against itself, each with a cluster of its own (tending.py). Nothing here passes or fails by time: a shared machine is no
 stopwatch, only the ratio within one run says something.
 """
 
@@ -11,111 +12,17 @@ import http.client
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 
+import tending
+from servers import start_argosy, start_peer
+
 MIB = 1 << 20
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-class Server:
-    """A registry of one or more processes."""
-
-    def __init__(self, name, home):
-        self.name, self.home, self.processes, self.endpoints = name, home, [], []
-        self.start_seconds = None
-        os.makedirs(home)
-
-    def spawn(self, command):
-        log = open(os.path.join(self.home, f"log-{len(self.processes)}"), "w")
-        self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=self.home))
-
-    def wait(self, path):
-        started = time.monotonic()
-        for endpoint in self.endpoints:
-            while True:
-                try:
-                    with urllib.request.urlopen(f"http://{endpoint}{path}", timeout=2) as answer:
-                        if answer.status == 200:
-                            break
-                except OSError:
-                    pass
-                if time.monotonic() - started > 60:
-                    sys.exit(f"{self.name} did not start; see {self.home}")
-                time.sleep(0.005)
-        self.start_seconds = time.monotonic() - started
-
-    def cpu_seconds(self):
-        total = 0
-        for process in self.processes:
-            fields = open(f"/proc/{process.pid}/stat").read().rsplit(")", 1)[1].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / TICKS
-
-    def memory_mib(self, key):
-        """The largest of the processes: VmRSS now, VmHWM at its peak."""
-        most = 0
-        for process in self.processes:
-            for line in open(f"/proc/{process.pid}/status"):
-                if line.startswith(key + ":"):
-                    most = max(most, int(line.split()[1]))
-        return most / 1024
-
-    def stop(self):
-        for process in self.processes:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        shutil.rmtree(self.home, ignore_errors=True)
-
-
-def start_peer(home):
-    server = Server("docker-registry", home)
-    (port,) = free_ports(1)
-    server.endpoints = [f"127.0.0.1:{port}"]
-    config = os.path.join(home, "config.yml")
-    with open(config, "w") as file:
-        file.write(
-            "version: 0.1\nlog:\n  accesslog:\n    disabled: true\n  level: error\n"
-            f"storage:\n  filesystem:\n    rootdirectory: {home}/data\n  delete:\n    enabled: true\n"
-            f"  cache:\n    blobdescriptor: inmemory\nhttp:\n  addr: 127.0.0.1:{port}\n"
-        )
-    server.spawn(["docker-registry", "serve", config])
-    server.wait("/v2/")
-    return server
-
-
-def start_argosy(home, binary, nodes):
-    server = Server(f"argosy x{nodes}", home)
-    ports = free_ports(2 * nodes)
-    members = ",".join(f'{{id={i + 1},grpc="127.0.0.1:{ports[nodes + i]}"}}' for i in range(nodes))
-    server.endpoints = [f"127.0.0.1:{ports[i]}" for i in range(nodes)]
-    for i in range(nodes):
-        config = os.path.join(home, f"node-{i + 1}.toml")
-        with open(config, "w") as file:
-            file.write(
-                f'[node]\nid = {i + 1}\ndata_dir = "{home}/data-{i + 1}"\n'
-                f'[http]\nlisten = "{server.endpoints[i]}"\n[grpc]\nlisten = "127.0.0.1:{ports[nodes + i]}"\n'
-            )
-            if nodes > 1:
-                file.write(f"[cluster]\nmembers = [{members}]\n")
-        server.spawn([binary, "serve", "--config", config])
-    server.wait("/readyz")
-    return server
+PARTS = ["small", "reads", "large"]
 
 
 class Bench:
@@ -139,6 +46,7 @@ class Bench:
             "ops": result["operations"] / seconds,
             "mbs": result["bytes"] / seconds / 1e6,
             "cpu": cpu / result["bytes"] * 1e9 if result["bytes"] else None,
+            "p50": result["p50_ms"], "p99": result["p99_ms"],
             "cpu_op": cpu / max(result["operations"], 1) * 1e6,
         }
 
@@ -241,7 +149,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binaries", required=True, help="directory of argosy and load")
     parser.add_argument("--dir", default=None, help="where the servers keep their data (default: a temporary directory)")
-    parser.add_argument("--only", choices=["large", "small", "reads"], action="append", help="leave out the others")
+    parser.add_argument("--only", type=lambda text: text.split(","), action="extend", metavar="PART[,PART]",
+                        help=f"leave out the others of: {', '.join([*PARTS, *tending.PARTS])}")
     parser.add_argument("--nodes", default="0,1,3", help="0: docker-registry; 1, 3: Argosy of that many nodes")
     parser.add_argument("--size-mib", type=int, default=256)
     parser.add_argument("--clients", type=lambda text: [int(part) for part in text.split(",")], default=[1, 8, 32])
@@ -249,7 +158,22 @@ def main():
     parser.add_argument("--tags", type=int, default=10_000)
     parser.add_argument("--repositories", type=int, default=2_000)
     parser.add_argument("--gets", type=int, default=100_000)
+    parser.add_argument("--state-images", type=int, default=200_000, help="images of the state of the part `cost`")
     options = parser.parse_args()
+    parts = options.only or PARTS
+    unknown = [part for part in parts if part not in (*PARTS, *tending.PARTS)]
+    if unknown:
+        parser.error(f"no part is called {', '.join(unknown)}")
+    bench = Bench(options)
+    for part in parts:
+        if part in tending.PARTS:
+            tending.PARTS[part](bench)
+    if any(part in PARTS for part in parts):
+        compare(bench, options, [part for part in parts if part in PARTS])
+
+
+def compare(bench, options, parts):
+    """Argosy and docker-registry, side by side."""
     home = tempfile.mkdtemp(prefix="argosy-bench-", dir=options.dir)
     servers = []
     try:
@@ -257,11 +181,10 @@ def main():
             where = os.path.join(home, nodes)
             servers.append(start_peer(where) if nodes == "0" else
                            start_argosy(where, os.path.join(options.binaries, "argosy"), int(nodes)))
-        bench = Bench(options)
         bench.row("start until ready", "s", {server.name: server.start_seconds for server in servers})
         time.sleep(2)
         bench.row("memory idle", "MiB", {server.name: server.memory_mib("VmRSS") for server in servers})
-        for part in options.only or ["small", "reads", "large"]:
+        for part in parts:
             getattr(bench, part)(servers)
         bench.row("memory at its peak", "MiB", {server.name: server.memory_mib("VmHWM") for server in servers})
     finally:

@@ -25,13 +25,12 @@ class SmallDisks(Cluster):
             run("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "argosy-test", node.directory / "data")
         return super().__enter__()
 
-    def __exit__(self, *error):
+    def __exit__(self, kind, value, traceback):
         # Nodes first: a disk in use cannot be unmounted.
-        for node in self.nodes:
-            node.kill()
+        self.kill(kind is not None)
         for node in self.nodes:
             run("umount", "--lazy", node.directory / "data", check=False)
-        super().__exit__(*error)
+        super().__exit__(kind, value, traceback)
 
 
 def fill(node):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 
 from faults import whole
@@ -97,6 +98,16 @@ def grow():
             for number, image in enumerate(images):
                 whole(node.registry(), "team/app", image, f"v{number}")
         cluster.registry().image("team/app", "after")
+        # The first node knows nobody to ask; those who know it call.
+        shutil.rmtree(first.directory / "data")
+        (first.directory / "data").mkdir()
+        first.start()
+        wait_for(lambda: first.process.poll() is not None, "node 1 without its disk refused", 30)
+        code = first.process.returncode
+        check(code == 1 and "replace the node" in first.tail(), f"{code}:\n{first.tail()}")
+        first.kill()
+        for node in others:
+            whole(node.registry(), "team/app", images[0], "v0")
 
 
 @scenario("member-add-late", "member add of a node that does not come: an error that says how far it is")
@@ -127,6 +138,10 @@ def members_differ():
         (third.directory / "config.toml").write_text(other)
         for node in (first, second):
             node.start()
+            wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
+        wait_for(lambda: f"3={third.grpc}" in first.tail(), "the log says who does not answer", 20)
+        check(first.registry().request("GET", "/readyz").status == 503, "two of three formed a cluster by themselves")
+        clusterctl(first, "init", *[f"--member={node.id}={node.grpc}" for node in cluster.nodes])
         cluster.wait_ready()
         third.start()
         wait_for(lambda: third.process.poll() is not None, "node 3 refused", 30)

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from harness.report import run_all  # noqa: E402
 from scenarios import TABLE  # noqa: E402
 
-import guide, tools, balanced  # noqa: E401, E402, F401
-import faults, disks, stops, container, local, operating, settings, tags, garbage, healing  # noqa: E401, E402, F401
+import guide, tools, balanced, storms, interrupted, stops, sick  # noqa: E401, E402, F401
+import faults, disks, damage, mounts, container, local, operating, settings, tags, garbage, healing  # noqa: E401, E402, F401
 
 
 def main():

@@ -133,7 +133,7 @@ def upload_memory():
 
 
 def staged_files(node):
-    return [path for path in (node.directory / "data/uploads").rglob("*") if path.is_file()]
+    return [path for path in (node.directory / "data/blobs/uploads").rglob("*") if path.is_file()]
 
 
 @scenario("idle-upload", "an idle upload is dropped with its bytes, one that gets bytes is not (K09)", slow=True)

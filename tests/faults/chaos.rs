@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -13,7 +13,7 @@ use crate::client::{Client, World, verify};
 use crate::cluster::{Cluster, Plan, disk, node};
 use crate::history::History;
 use crate::nemesis::{ELECTION, Kind, Stage};
-use crate::report::Report;
+use crate::report::{Check, Report};
 use crate::run::{self, Workspace};
 
 /// Clients at once: few enough that the order of operations on one tag can be searched.
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// Where the data goes; a directory for temporary files otherwise.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Break something on purpose: the run must then fail.
+    /// Break something on purpose: the run succeeds when the check that has to see it does, and no other.
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
 }
@@ -56,6 +56,23 @@ enum Sabotage {
     StaleTags,
     /// The blob files of all nodes are removed before everything is read back.
     LoseBlobs,
+}
+
+impl Sabotage {
+    /// What has to fail, first, and what may fail with it.
+    fn explains(self) -> &'static [Check] {
+        match self {
+            Sabotage::StaleTags => &[Check::Tags],
+            Sabotage::LoseBlobs => &[
+                Check::Durable,
+                Check::Whole,
+                Check::Alive,
+                Check::Answers,
+                Check::Logs,
+                Check::Fsck,
+            ],
+        }
+    }
 }
 
 impl Arguments {
@@ -126,6 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         directory: workspace.path.clone(),
         disk_bytes: has_disk_faults.then_some(DISK_BYTES),
         has_fake_clock: kinds.contains(&Kind::Clock),
+        grows: false,
         settings: arguments.settings(),
         seed,
     })?;
@@ -139,12 +157,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         seed,
         Duration::from_secs_f64(arguments.minutes * 60.0),
     );
-    let stage = Stage {
-        cluster: &cluster,
-        world: &world,
-        report: report.clone(),
-        made: Mutex::default(),
-    };
+    let stage = Stage::new(&cluster, &world, report.clone());
     work(&stage, &kinds)?;
     settle(&stage, arguments.sabotage)?;
     judge(&stage, has_disk_faults)?;
@@ -157,6 +170,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         .map(|(kind, count)| format!("{kind:?} {count}"))
         .collect();
     println!("faults: {}", made.join(", "));
+    if let Some(sabotage) = arguments.sabotage {
+        drop(cluster);
+        world.history.close()?;
+        std::fs::remove_dir_all(&workspace.path)?;
+        return Ok(report.print_expected(sabotage.explains()));
+    }
     run::finish(cluster, &world, &workspace, &report, &reproduce, started)
 }
 
@@ -172,6 +191,9 @@ fn work(stage: &Stage<'_>, kinds: &[Kind]) -> Result<()> {
         for number in 0..CLIENTS {
             let numbers = &numbers;
             scope.spawn(move || Client::new(number, world).mix(numbers));
+        }
+        for (number, node) in (CLIENTS + 1..).zip(&world.nodes) {
+            scope.spawn(move || Client::new(number, world).write_through(*node));
         }
         scope.spawn(|| stage.run(kinds, world.seed));
         run::wait(world);
@@ -203,8 +225,8 @@ fn settle(stage: &Stage<'_>, sabotage: Option<Sabotage>) -> Result<()> {
 /// Judges the history, and the directories of the stopped nodes.
 fn judge(stage: &Stage<'_>, has_disk_faults: bool) -> Result<()> {
     let report = &stage.report;
-    report.made(crate::report::Check::Answers);
-    report.made(crate::report::Check::Rejections);
+    report.made(Check::Answers);
+    report.made(Check::Rejections);
     let operations = stage.world.history.operations();
     let images = stage.world.images.lock();
     let images = images.unwrap_or_else(PoisonError::into_inner).clone();
@@ -213,7 +235,7 @@ fn judge(stage: &Stage<'_>, has_disk_faults: bool) -> Result<()> {
     tags::check(&operations, report);
     for node in &stage.cluster.nodes {
         if let Err(error) = node.stop() {
-            report.found(crate::report::Check::Ready, format!("{error:#}"));
+            report.found(Check::Ready, format!("{error:#}"));
         }
     }
     fsck::check(stage.cluster, report)?;

@@ -198,6 +198,12 @@ impl History {
         }
     }
 
+    /// How many operations there are so far.
+    pub(crate) fn count(&self) -> usize {
+        let operations = self.operations.lock();
+        operations.unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Everything so far.
     pub(crate) fn operations(&self) -> Vec<Operation> {
         self.operations

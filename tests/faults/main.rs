@@ -1,10 +1,12 @@
 //! Faults on real nodes: clients that record what was acknowledged, a nemesis that breaks things, and checks of what
-//! is left. Started by `tests/chaos` and `tests/soak`.
+//! is left. Started by `tests/chaos`, `tests/soak` and `tests/failpoints`.
 
 mod chaos;
 mod checks;
 mod client;
 mod cluster;
+mod cycles;
+mod failpoints;
 mod history;
 mod http;
 mod nemesis;
@@ -29,6 +31,8 @@ struct Arguments {
 enum Command {
     /// All kinds of faults under a mixed load.
     Chaos(chaos::Arguments),
+    /// Every failpoint, with an error, a full disk, a panic and a delay.
+    Failpoints(failpoints::Arguments),
     /// Pushes, deletes and kills while garbage is collected all the time.
     Soak(soak::Arguments),
 }
@@ -36,6 +40,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Chaos(arguments) => chaos::run(&arguments),
+        Command::Failpoints(arguments) => failpoints::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
     };
     match result {

@@ -20,10 +20,14 @@ pub(crate) enum Check {
     Deleted,
     /// Tags are linearizable (I4).
     Tags,
-    /// No push of a client that did everything right is refused.
+    /// No push of a client that did everything right is refused, and none gives up.
     Rejections,
+    /// Garbage was collected, in so many rounds as were wanted.
+    Cycles,
     /// No answer that no specification knows, and no 500.
     Answers,
+    /// A majority that can work does.
+    Progress,
     /// Every node is ready in time after a fault is over (I12), and none ends by itself.
     Ready,
     /// Reads and writes work after everything is over.
@@ -34,6 +38,8 @@ pub(crate) enum Check {
     Copies,
     /// No node logged an error that no fault explains.
     Logs,
+    /// Every failpoint did what it was set to.
+    Failpoints,
     /// Offline check of the data directories.
     Fsck,
     /// The faults could be made.
@@ -48,13 +54,16 @@ impl fmt::Display for Check {
             Check::Bytes => "bytes match their digest",
             Check::Deleted => "nothing deleted is served",
             Check::Tags => "tags are linearizable",
-            Check::Rejections => "no well-behaved push is rejected",
+            Check::Rejections => "no well-behaved push fails",
+            Check::Cycles => "garbage was collected in rounds",
             Check::Answers => "no unexpected answer",
+            Check::Progress => "a majority goes on serving",
             Check::Ready => "nodes are ready in time",
             Check::Alive => "it serves after everything",
             Check::State => "all nodes hold the same lawful state",
             Check::Copies => "every blob has its copies",
             Check::Logs => "no unexpected error in the logs",
+            Check::Failpoints => "every failpoint fired",
             Check::Fsck => "data directories are sound",
             Check::Nemesis => "the faults were made",
         })
@@ -88,6 +97,12 @@ impl Report {
         list.push(text);
     }
 
+    /// How much was found so far.
+    pub(crate) fn findings(&self) -> usize {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.values().map(Vec::len).sum()
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.values().any(|list| !list.is_empty())
@@ -99,6 +114,28 @@ impl Report {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = found.iter().filter(|(_, list)| !list.is_empty());
         failed.map(|(check, _)| *check).collect()
+    }
+
+    /// Ends a run in which something was broken on purpose: true when the first of `explained` failed, and nothing
+    /// that is not among them.
+    pub(crate) fn print_expected(&self, explained: &[Check]) -> bool {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |check: &Check| found.get(check).is_some_and(|list| !list.is_empty());
+        let is_seen = explained.first().is_some_and(failed);
+        let mut others = found.keys().filter(|check| !explained.contains(check));
+        let other = others.find(|check| failed(check));
+        match (is_seen, other) {
+            (true, None) => {
+                println!("ok     what was broken on purpose was found\n1 passed, 0 failed")
+            }
+            (true, Some(other)) => {
+                println!("FAILED {other}: it was not broken\n0 passed, 1 failed")
+            }
+            (false, _) => {
+                println!("FAILED what was broken on purpose was not found\n0 passed, 1 failed");
+            }
+        }
+        is_seen && other.is_none()
     }
 
     /// Prints each check and the total that `tests/run` counts.
@@ -130,5 +167,11 @@ mod tests {
         report.found(Check::Tags, "wrong");
         report.made(Check::Tags);
         assert!(report.has_failed());
+        assert!(report.print_expected(&[Check::Tags]));
+        assert!(!report.print_expected(&[Check::Durable, Check::Tags]));
+        assert!(!report.print_expected(&[Check::Bytes]));
+        report.found(Check::Bytes, "wrong, too");
+        assert!(!report.print_expected(&[Check::Tags]));
+        assert!(report.print_expected(&[Check::Tags, Check::Bytes]));
     }
 }

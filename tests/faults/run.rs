@@ -75,7 +75,7 @@ pub(crate) fn wait(world: &World) {
         std::thread::sleep(Duration::from_millis(100));
         if world.started.elapsed() >= next {
             next += PROGRESS;
-            let operations = world.history.operations().len();
+            let operations = world.history.count();
             println!(
                 "{:>6} s  {operations} operations",
                 world.started.elapsed().as_secs()

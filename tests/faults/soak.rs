@@ -1,12 +1,12 @@
 //! The soak of garbage collection: pushers that share a pool of layers, deletes, pushes again, mounts, and kills,
-//! while garbage is collected every second.
+//! while garbage is collected several times a second.
 //!
-//! With the default grace no push of a client that did everything right is refused. Without grace a refusal is legal,
+//! With the default grace no push of a client that did everything right is refused, and none has to give up. Without grace a refusal is legal,
 //! a broken image is not: whatever manifest is served has all its blobs.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -15,6 +15,7 @@ use crate::checks::{content, fsck, logs, state};
 use crate::client::push::Stage as ImageStage;
 use crate::client::{Client, World, verify};
 use crate::cluster::{Cluster, Plan, node};
+use crate::cycles::Cycles;
 use crate::history::History;
 use crate::nemesis::{Kind, Stage};
 use crate::report::{Check, Report};
@@ -25,6 +26,8 @@ const PUSHERS: usize = 16;
 const REPOSITORIES: u64 = 8;
 /// Images that are kept alive; beyond, deletes come first.
 const LIVE_MAX: usize = 400;
+/// Longer than any fault, and what a node needs to be ready again on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(150);
 const START_TIME: Duration = Duration::from_secs(120);
 
 /// How to run it.
@@ -36,6 +39,12 @@ pub(crate) struct Arguments {
     /// Milliseconds of log time for which an unreferenced blob is kept; without it the default of the product.
     #[arg(long)]
     grace: Option<u64>,
+    /// Milliseconds between two rounds of collection.
+    #[arg(long, default_value_t = 200)]
+    interval: u64,
+    /// Rounds that must have ended, in all.
+    #[arg(long, default_value_t = 1)]
+    cycles: u64,
     #[arg(long)]
     seed: Option<u64>,
     /// First of 500 ports on loopback.
@@ -58,8 +67,9 @@ impl Arguments {
         // Deleted manifests can be restored for a while, and that holds their blobs: here for one second.
         format!(
             "[raft]\ntick_ms = 500\nsnapshot_entries = 2000\nkeep_entries = 500\n\n\
-             [gc]\ninterval_ms = 1000\nundelete_ms = 1000\nverify_interval_ms = 1000\n{grace}\n\
-             [limits]\nstop_notice_ms = 200\n"
+             [gc]\ninterval_ms = {}\nundelete_ms = 1000\nverify_interval_ms = 1000\n{grace}\n\
+             [limits]\nstop_notice_ms = 200\n",
+            self.interval
         )
     }
 
@@ -68,8 +78,8 @@ impl Arguments {
             .grace
             .map_or_else(String::new, |grace| format!(" --grace {grace}"));
         format!(
-            "./tests/soak --minutes {} --seed {seed}{grace}",
-            self.minutes
+            "./tests/soak --minutes {} --interval {} --cycles {} --seed {seed}{grace}",
+            self.minutes, self.interval, self.cycles
         )
     }
 }
@@ -89,6 +99,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         directory: workspace.path.clone(),
         disk_bytes: None,
         has_fake_clock: false,
+        grows: false,
         settings: arguments.settings(),
         seed,
     })?;
@@ -103,19 +114,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         Duration::from_secs_f64(arguments.minutes * 60.0),
     );
     world.may_be_rejected = arguments.grace == Some(0);
-    let stage = Stage {
-        cluster: &cluster,
-        world: &world,
-        report: report.clone(),
-        made: Mutex::default(),
-    };
-    work(&stage, arguments.calm);
+    world.patience = PATIENCE;
+    let stage = Stage::new(&cluster, &world, report.clone());
+    let cycles = work(&stage, arguments.calm);
     settle(&stage)?;
+    cycles.judge(arguments.cycles, &report);
     run::finish(cluster, &world, &workspace, &report, &reproduce, started)
 }
 
-fn work(stage: &Stage<'_>, is_calm: bool) {
+/// Clients and kills, until the time is over; returns what was collected meanwhile.
+fn work(stage: &Stage<'_>, is_calm: bool) -> Cycles {
     let world = stage.world;
+    let mut cycles = Cycles::default();
     let numbers = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for number in 0..PUSHERS {
@@ -123,10 +133,12 @@ fn work(stage: &Stage<'_>, is_calm: bool) {
             scope.spawn(move || Client::new(number, world).soak(numbers));
         }
         if !is_calm {
-            scope.spawn(|| stage.run(&[Kind::Kill, Kind::Pause], world.seed));
+            scope.spawn(|| stage.run(&[Kind::Kill, Kind::Collect, Kind::Pause], world.seed));
         }
+        scope.spawn(|| cycles.watch(stage.cluster, world));
         run::wait(world);
     });
+    cycles
 }
 
 fn settle(stage: &Stage<'_>) -> Result<()> {
@@ -137,7 +149,9 @@ fn settle(stage: &Stage<'_>) -> Result<()> {
     verify::read_everything(world);
     state::check_equal(stage.cluster, report);
     report.made(Check::Answers);
-    report.made(Check::Rejections);
+    if !world.may_be_rejected {
+        report.made(Check::Rejections);
+    }
     let operations = world.history.operations();
     let images = world.images.lock();
     let images = images.unwrap_or_else(PoisonError::into_inner).clone();
@@ -162,34 +176,44 @@ fn settle(stage: &Stage<'_>) -> Result<()> {
             .filter(|image| image.stage() == wanted)
             .count()
     };
+    let (again, rejections) = (&world.pushes_again, &world.rejections);
     println!(
-        "{} images pushed, {} of them deleted again, {} pushes rejected",
+        "{} images pushed, {} pushed again after their delete, {} deleted at the end, {} pushes rejected",
         stages(ImageStage::Acknowledged) + stages(ImageStage::Deleted),
+        again.load(Ordering::Relaxed),
         stages(ImageStage::Deleted),
-        world.rejections.load(Ordering::Relaxed)
+        rejections.load(Ordering::Relaxed)
     );
     Ok(())
 }
 
 impl Client<'_> {
-    /// Pushes, deletes and reads images of shared layers until the world is over.
+    /// Pushes, deletes, pushes again and reads images of shared layers until the world is over.
     fn soak(&mut self, numbers: &AtomicU64) {
         while !self.world.is_over() {
-            let live = {
-                let images = self.world.images.lock();
-                let images = images.unwrap_or_else(PoisonError::into_inner);
-                let live = images
-                    .iter()
-                    .filter(|image| image.stage() == ImageStage::Acknowledged);
-                live.count()
-            };
             match self.rng.range(0, 100) {
-                0..50 if live < LIVE_MAX => {
+                0..40 if self.world.count(ImageStage::Acknowledged) < LIVE_MAX => {
                     let number = numbers.fetch_add(1, Ordering::Relaxed);
                     let repository = format!("soak/r{}", self.rng.range(0, REPOSITORIES));
-                    self.push_image(&repository, &format!("i{number}"));
+                    let shared = *self.rng.pick(&[40, 100]);
+                    self.push_image_of(&repository, &format!("i{number}"), shared);
                 }
-                0..85 => self.delete_some_image(),
+                40..55 => {
+                    let deleted = self.world.some_image_at(ImageStage::Deleted, &mut self.rng);
+                    if let Some(image) = deleted
+                        && self.push_again(&image)
+                    {
+                        self.world.pushes_again.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                0..85 => {
+                    let live = ImageStage::Acknowledged;
+                    if let Some(image) = self.world.some_image_at(live, &mut self.rng)
+                        && image.advance(live, ImageStage::Deleting)
+                    {
+                        self.delete_image(&image);
+                    }
+                }
                 _ => self.pull_some_image(),
             }
             self.pause(0, 30);

@@ -122,6 +122,12 @@ class Node:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return [f"node {self.id}: {line}" for line in text.splitlines() if any(word in line for word in FORBIDDEN)]
 
+    def show_end(self):
+        """A node that ended by itself says in its log why: the first thing to know of a test that failed."""
+        if self.process is not None and self.process.poll() is not None:
+            end = self.tail(12).replace("\n", "\n        ")
+            print(f"      node {self.id} ended by itself with {self.process.returncode}:\n        {end}", flush=True)
+
     def tail(self, lines=25):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
@@ -175,15 +181,20 @@ class Cluster:
         return self
 
     def __exit__(self, kind, _value, _traceback):
-        # How nodes stop in order is what some scenarios are about; here it would only cost time.
-        for node in self.nodes:
-            node.kill()
+        self.kill(kind is not None)
         broken = [line for node in self.nodes for line in node.forbidden_lines()]
         if kind is not None or broken:
             self.keep_logs()
         shutil.rmtree(self.directory, ignore_errors=True)
         if kind is None and broken:
             raise AssertionError("; ".join(broken))
+
+    def kill(self, has_failed):
+        """How nodes stop in order is what some scenarios are about; at the end it would only cost time."""
+        for node in self.nodes:
+            if has_failed:
+                node.show_end()
+            node.kill()
 
     def keep_logs(self):
         """Copies the logs to where they outlive the test."""

@@ -89,14 +89,17 @@ class Connection:
         """Sends until done or until the peer answers or closes; says whether everything went out."""
         view = memoryview(payload)
         deadline = time.monotonic() + self.timeout
+        poller = select.poll()
+        poller.register(self.socket, select.POLLIN | select.POLLOUT)
         while view:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Broken("the peer stopped reading")
-            readable, writable, _ = select.select([self.socket], [self.socket], [], left)
-            if readable:
+            # Not select(): it knows no descriptor above 1,023.
+            events = sum(event for _, event in poller.poll(left * 1000))
+            if events & ~select.POLLOUT:
                 return False
-            if writable:
+            if events:
                 try:
                     view = view[self.socket.send(view[:SEND_PIECE_BYTES]):]
                 except (BrokenPipeError, ConnectionResetError):

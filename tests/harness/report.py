@@ -3,6 +3,7 @@
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from .http_raw import Broken
 
@@ -12,7 +13,9 @@ def reason_of(error):
     if isinstance(error, AssertionError):
         return str(error)
     if isinstance(error, (Broken, OSError)):
-        return f"no usable answer: {error}"
+        places = [f"{Path(one.filename).name}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__)]
+        ours = [one for one in places if not one.startswith(("report.py", "socket.py", "http_raw.py"))]
+        return f"no usable answer: {error} ({' '.join(ours)})"
     return "".join(traceback.format_exception(error)).strip()
 
 

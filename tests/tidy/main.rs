@@ -6,6 +6,7 @@
 
 mod behaviours;
 mod failpoints;
+mod faults;
 mod functions;
 mod globs;
 mod imports;
@@ -187,6 +188,24 @@ fn nothing_names_a_machine() {
 
 #[test]
 fn every_behaviour_names_a_test_that_exists() {
+    let table = workspace::root().join("node/docs/behaviours.md");
+    let text = std::fs::read_to_string(table).expect("node/docs/behaviours.md must exist");
+    require_none("behaviours", behaviours::violations(&text, &known_tests()));
+}
+
+#[test]
+fn every_fault_names_a_test_that_exists() {
+    let read = |path| std::fs::read_to_string(workspace::root().join(path)).expect(path);
+    let tests = faults::Tests {
+        known: known_tests(),
+        kinds: faults::kinds(&read("tests/faults/nemesis/mod.rs")),
+    };
+    let table = read("node/docs/faults.md");
+    require_none("faults", faults::violations(&table, &tests));
+}
+
+/// The tests of all kinds.
+fn known_tests() -> behaviours::Known {
     let mut known = behaviours::Known::default();
     for path in workspace::text_files() {
         let is_test = path.starts_with(workspace::root().join("tests"));
@@ -195,9 +214,7 @@ fn every_behaviour_names_a_test_that_exists() {
             known.read(&std::fs::read_to_string(&path).unwrap_or_default());
         }
     }
-    let table = workspace::root().join("node/docs/behaviours.md");
-    let text = std::fs::read_to_string(table).expect("node/docs/behaviours.md must exist");
-    require_none("behaviours", behaviours::violations(&text, &known));
+    known
 }
 
 #[test]

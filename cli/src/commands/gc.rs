@@ -118,6 +118,7 @@ fn status_as_json(status: &GcStatusReply) -> Value {
             "id": status.node_id, "is_leader": status.is_leader, "is_automatic": status.is_automatic,
             "last_round": status.last_round.as_ref().map(round_as_json),
             "last_round_age_ms": status.last_round_age_ms,
+            "rounds": status.rounds, "busy_rounds": status.busy_rounds,
             "verifying_manifests": status.verifying_manifests,
             "removed_blobs": sweep.removed_blobs, "removed_bytes": sweep.removed_bytes,
             "walks": sweep.walks, "trash_files": sweep.trash_files,
@@ -165,7 +166,12 @@ fn print_status(status: &GcStatusReply) {
         println!("a scan of all manifests is under way, {manifests} so far");
     }
     if let (Some(round), Some(age_ms)) = (&status.last_round, status.last_round_age_ms) {
-        println!("\nits last round, {} ago:", output::duration(age_ms));
+        println!(
+            "\nits last of {} rounds ({} found something to do), {} ago:",
+            status.rounds,
+            status.busy_rounds,
+            output::duration(age_ms)
+        );
         print_round(round);
     }
 }

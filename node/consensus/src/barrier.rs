@@ -1,62 +1,72 @@
 //! Read indexes, batched: one question to the quorum for all who ask meanwhile.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use metadata::ids::LogIndex;
 use openraft::LinearizerOption;
 use openraft::errors::{LinearizableReadError, RaftError};
 use proto::raft as wire;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Obstacle, log_error};
 use crate::forward::{Cluster, Leader};
 use crate::network::peers::Lane;
 
+/// Most callers that one question is for; more wait for the next.
+const CALLERS: usize = 4096;
+
 type ReadIndex = Result<LogIndex, Obstacle>;
+type Caller = oneshot::Sender<ReadIndex>;
 
-/// Answers read indexes. Clones share the rounds.
-#[derive(Clone)]
+/// Answers read indexes.
 pub(crate) struct Reads {
-    cluster: Arc<Cluster>,
-    round: Arc<Mutex<Round>>,
-    /// How long one question may take.
-    timeout: Duration,
-}
-
-#[derive(Default)]
-struct Round {
-    /// A task is asking.
-    is_asking: bool,
-    /// Who came after it asked, and therefore needs the next answer.
-    waiting: Vec<oneshot::Sender<ReadIndex>>,
+    callers: mpsc::Sender<Caller>,
 }
 
 impl Reads {
+    /// One question may take `timeout`. Must be called within a tokio runtime.
     pub(crate) fn new(cluster: Arc<Cluster>, timeout: Duration) -> Reads {
-        Reads {
-            cluster,
-            round: Arc::default(),
-            timeout,
-        }
+        let (callers, waiting) = mpsc::channel(CALLERS);
+        // A task of its own: a caller may give up while others still wait for the same answer.
+        tokio::spawn(Rounds { cluster, timeout }.run(waiting));
+        Reads { callers }
     }
 
     /// The index that must be applied to see everything acknowledged before this call. One attempt.
     pub(crate) async fn read_index(&self) -> ReadIndex {
-        let (sender, receiver) = oneshot::channel();
-        let starts = self.with_round(|round| {
-            round.waiting.push(sender);
-            !std::mem::replace(&mut round.is_asking, true)
-        });
-        if starts {
-            // Spawned: the first caller may give up while others still wait for the same answer.
-            tokio::spawn(Rounds(self.clone()).run());
-        }
-        receiver.await.unwrap_or(Err(Obstacle::ShuttingDown))
+        let (caller, answer) = oneshot::channel();
+        let asked = self.callers.send(caller).await;
+        asked.map_err(|_| Obstacle::ShuttingDown)?;
+        answer.await.unwrap_or(Err(Obstacle::ShuttingDown))
     }
+}
 
-    fn with_round<T>(&self, body: impl FnOnce(&mut Round) -> T) -> T {
-        body(&mut self.round.lock().unwrap_or_else(PoisonError::into_inner))
+/// Asks, round after round.
+struct Rounds {
+    cluster: Arc<Cluster>,
+    timeout: Duration,
+}
+
+impl Rounds {
+    /// Ends when nobody can ask any more.
+    async fn run(self, mut waiting: mpsc::Receiver<Caller>) {
+        let mut round = Vec::new();
+        while let Some(first) = waiting.recv().await {
+            round.push(first);
+            // Callers that are ready to ask join this round. Those that come after it was asked need the next answer.
+            tokio::task::yield_now().await;
+            while round.len() < CALLERS
+                && let Ok(caller) = waiting.try_recv()
+            {
+                round.push(caller);
+            }
+            let answer = self.ask().await;
+            for caller in round.drain(..) {
+                // Gone when its deadline passed.
+                let _ = caller.send(answer);
+            }
+        }
     }
 
     async fn ask(&self) -> ReadIndex {
@@ -104,36 +114,6 @@ impl Reads {
                 Some(Wire::NotLeader(_)) | None => Err(Obstacle::NoLeader),
             },
             Ok(Err(_)) | Err(_) => Err(Obstacle::NoLeader),
-        }
-    }
-}
-
-/// The task that asks until nobody waits. Dropped early (the runtime stops), it lets the waiting go.
-struct Rounds(Reads);
-
-impl Rounds {
-    async fn run(self) {
-        loop {
-            let waiting = self.0.with_round(|round| {
-                round.is_asking = !round.waiting.is_empty();
-                std::mem::take(&mut round.waiting)
-            });
-            if waiting.is_empty() {
-                return;
-            }
-            let answer = self.0.ask().await;
-            for caller in waiting {
-                // Gone when its deadline passed.
-                let _ = caller.send(answer);
-            }
-        }
-    }
-}
-
-impl Drop for Rounds {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.with_round(|round| *round = Round::default());
         }
     }
 }

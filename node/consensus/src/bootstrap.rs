@@ -2,8 +2,10 @@
 //!
 //! A node whose disk was wiped must not vote: what it acknowledged before is gone, and its vote could elect a
 //! leader that lacks acknowledged entries (invariant I8). It cannot know by itself that it was wiped, so it
-//! asks the other members for the disk they have registered under its id, and waits for a majority. Later too,
-//! every call of a peer says which disk it means.
+//! asks the other members for the disk they have registered under its id. To join it needs a majority, one of them
+//! with a log. To form a cluster it needs all of them, without a log: those who are silent could be the ones that have
+//! what the others forgot or never had. Later too, every call of a peer says which disk it means. A node that is configured without other members listens for such a
+//! call before it forms a cluster of its own, and acknowledges nothing more when one comes later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use metadata::ids::NodeId;
 use metadata::view::ViewError;
 use proto::raft as wire;
 use runtime::Backoff;
+use storage::failpoints::storage_hit;
 
 use crate::error::{MembershipError, StartError};
 use crate::facts;
@@ -20,6 +23,8 @@ use crate::network::peers::Lane;
 use crate::node::RaftNode;
 use crate::options::{Formation, Member};
 
+/// Rounds of questions before the log says who does not answer, about three seconds.
+const FIRST_WARNING: u32 = 5;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What an empty node does next.
@@ -29,14 +34,15 @@ enum Step {
     Form,
     /// Take part when contacted.
     Wait,
-    /// Not enough members answered: ask again.
+    /// Too few members answered: ask again.
     AskAgain,
 }
 
 impl RaftNode {
     /// Takes part in the cluster: lets Raft answer, forms a new cluster where that is this node's turn, and
     /// starts this node's duties. [`crate::service`] must be mounted before, because members that start
-    /// together ask each other. Waits for a majority of the members when the disk is empty.
+    /// together ask each other. With an empty disk it waits for a majority of the members where there is a cluster,
+    /// and for all of them where there is none yet.
     ///
     /// # Errors
     /// [`StartError::DiskReplaced`]: the disk of this node is not the one the cluster knows.
@@ -70,26 +76,36 @@ impl RaftNode {
 
     async fn agree_with_members(&self) -> Result<Step, StartError> {
         let others = self.options.others();
+        if others.is_empty() && self.options.formation == Formation::Static {
+            // A node that grew into a cluster and lost its disk knows nobody to ask, but the leader goes on calling it.
+            // Its call says which disk it means, and ends this wait.
+            tokio::time::sleep(self.options.election_timeout_max).await;
+        }
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-        let mut rounds = 0;
+        let mut rounds = 0_u32;
         loop {
             let probes = join_all(others.iter().map(|member| self.probe(member))).await;
             for (member, answer) in others.iter().zip(&probes) {
                 self.check_members(member.node, answer.as_ref())?;
             }
+            // An operator formed the cluster from here meanwhile.
+            if !self.is_empty()? {
+                return Ok(Step::Wait);
+            }
+            let silent: Vec<wire::ProbeMember> = others
+                .iter()
+                .zip(&probes)
+                .filter(|(_, answer)| answer.is_none())
+                .map(|(member, _)| on_wire(member))
+                .collect();
             let answers: Vec<wire::ProbeResponse> = probes.into_iter().flatten().collect();
             match self.next_step(others.len(), &answers)? {
                 Step::AskAgain => {}
                 step => return Ok(step),
             }
             rounds += 1;
-            if rounds % 10 == 0 {
-                let (answered, members) = (answers.len(), others.len());
-                tracing::warn!(
-                    answered,
-                    members,
-                    "an empty node waits for a majority of the members to answer"
-                );
+            if rounds == FIRST_WARNING || rounds.is_multiple_of(10) {
+                warn_of_silence(&silent, answers.iter().any(|answer| answer.initialized));
             }
             tokio::time::sleep(backoff.next_delay()).await;
         }
@@ -125,12 +141,7 @@ impl RaftNode {
             Formation::Manual => Vec::new(),
             Formation::Static => {
                 let members = self.options.members.iter();
-                let mut members: Vec<wire::ProbeMember> = members
-                    .map(|member| wire::ProbeMember {
-                        node: member.node.0,
-                        grpc_address: member.grpc_address.clone(),
-                    })
-                    .collect();
+                let mut members: Vec<wire::ProbeMember> = members.map(on_wire).collect();
                 members.sort_by_key(|member| member.node);
                 members
             }
@@ -151,12 +162,18 @@ impl RaftNode {
         {
             return Err(self.disk_replaced());
         }
+        let is_formed = answers.iter().any(|answer| answer.initialized);
         let members = others + 1;
         let majority = members / 2 + 1;
-        if answers.len() + 1 < majority {
+        let needed = match is_formed {
+            true => majority - 1,
+            // A log is on a majority, this node perhaps among them, and as many disks as it may lose may be empty by
+            // now: whoever is silent could be the last one that has it.
+            false => others,
+        };
+        if answers.len() < needed {
             return Ok(Step::AskAgain);
         }
-        let is_formed = answers.iter().any(|answer| answer.initialized);
         let is_first = self
             .options
             .members
@@ -187,6 +204,7 @@ impl RaftNode {
     }
 
     async fn form(&self) -> Result<(), StartError> {
+        storage_hit("form_before_initialize")?;
         let mut members = self.options.members.clone();
         if members.is_empty() {
             let grpc_address = self.options.grpc_address.clone();
@@ -220,6 +238,27 @@ impl RaftNode {
                 .unwrap_or_default(),
             members: self.configured_members(),
         })
+    }
+}
+
+fn on_wire(member: &Member) -> wire::ProbeMember {
+    wire::ProbeMember {
+        node: member.node.0,
+        grpc_address: member.grpc_address.clone(),
+    }
+}
+
+fn warn_of_silence(silent: &[wire::ProbeMember], is_formed: bool) {
+    let silent = list_of(silent);
+    match is_formed {
+        true => tracing::warn!(
+            silent,
+            "an empty node waits for a majority of the members before it joins"
+        ),
+        false => tracing::warn!(
+            silent,
+            "a cluster is formed when all its members run; waiting for those that do not answer"
+        ),
     }
 }
 

@@ -1,5 +1,6 @@
-//! What a node owes the cluster besides serving: introduce itself, and, while it leads, name a new cluster,
-//! keep its copy counts as configured, and let log time pass.
+//! What a node owes the cluster besides serving: introduce itself, and, while it leads, name a new cluster, finish a
+//! membership change that a leader before it began, keep the copy counts as configured, let log time pass, and give
+//! leadership away when its disk hangs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use metadata::view::ViewError;
 use openraft::async_runtime::watch::WatchReceiver;
 use runtime::Backoff;
 
+use crate::error::{MembershipError, log_hit};
 use crate::facts;
 use crate::node::RaftNode;
 
@@ -27,6 +29,8 @@ enum Undone {
     Log(#[from] LogError),
     #[error(transparent)]
     View(#[from] ViewError),
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
     #[error("rejected: {0}")]
     Rejected(Rejection),
 }
@@ -39,8 +43,37 @@ impl RaftNode {
             async move { node.settle_until_closed().await },
         );
         let node = self.clone();
+        self.tasks.spawn("raft disk watch", async move {
+            node.watch_disk_until_closed().await
+        });
+        let node = self.clone();
         self.tasks
             .spawn("raft ticks", async move { node.tick_until_closed().await });
+    }
+
+    /// A disk that hangs fails nothing, and heartbeats need no disk: without this its node would lead on while no write
+    /// of the cluster ends (faults F-25 and F-26).
+    async fn watch_disk_until_closed(&self) {
+        let closed = self.tasks.token();
+        let mut hung = false;
+        loop {
+            tokio::select! {
+                () = closed.cancelled() => return,
+                () = tokio::time::sleep(self.options.sync_max / 4) => {}
+            }
+            let hangs = self.disk_hangs();
+            match (hung, hangs) {
+                (false, true) => tracing::warn!(
+                    "the disk of the Raft log hangs; this node is not ready and does not lead"
+                ),
+                (true, false) => tracing::info!("the disk of the Raft log answers again"),
+                _ => {}
+            }
+            hung = hangs;
+            if hangs && self.is_leader() {
+                self.hand_over(Instant::now() + self.options.sync_max).await;
+            }
+        }
     }
 
     /// Looks again whenever who leads or who belongs changes, and after a failure with growing pauses.
@@ -85,6 +118,9 @@ impl RaftNode {
                 .iter()
                 .map(|known| (known.node, known.disk_id.as_str())),
         );
+        if self.is_leader() {
+            self.resume_change(Instant::now() + DEADLINE).await?;
+        }
         let (copies, write_copies) = self.wanted_copies();
         if self.is_leader() && (cluster.copies, cluster.write_copies) != (copies, write_copies) {
             self.decide(Command::SetReplication(SetReplication {
@@ -121,6 +157,7 @@ impl RaftNode {
             copies,
             write_copies,
         });
+        log_hit("name_before_propose")?;
         match self.decide(command).await {
             // A leader before this one did it.
             Err(Undone::Rejected(Rejection::AlreadyInitialized)) => Ok(()),
@@ -142,6 +179,7 @@ impl RaftNode {
         if is_current {
             return Ok(());
         }
+        log_hit("register_before_propose")?;
         match self.decide(Command::RegisterNode(wanted)).await {
             Err(Undone::Rejected(Rejection::DiskMismatch(node))) => {
                 self.refuse_disk();
@@ -183,6 +221,7 @@ impl RaftNode {
         }
         let previous_sequence = facts::tick_sequence(&*self.state)?;
         let elapsed_ms = clock.advance(previous_sequence, Instant::now());
+        log_hit("tick_before_propose")?;
         self.decide(Command::Tick(Tick {
             previous_sequence,
             elapsed_ms,

@@ -44,6 +44,15 @@ pub enum StartError {
         /// Last entry that was removed from the log.
         purged: LogIndex,
     },
+    /// The log lacks votes or entries that the state has seen.
+    #[error(
+        "the log in raft/log is not the one that the state, with entries through {applied}, was made from: it is \
+         older, or its beginning is missing; replace the node"
+    )]
+    LogLost {
+        /// Last entry of the state.
+        applied: LogIndex,
+    },
     /// A store failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -105,6 +114,12 @@ impl From<Obstacle> for LogError {
             Obstacle::ShuttingDown => LogError::ShuttingDown,
         }
     }
+}
+
+/// Passes a failpoint where failures are those of the log.
+#[inline]
+pub(crate) fn log_hit(name: &'static str) -> Result<(), LogError> {
+    storage::failpoints::hit(name).map_err(|error| LogError::Fatal(error.to_string()))
 }
 
 pub(crate) fn log_error(fatal: Fatal<TypeConfig>) -> LogError {

@@ -85,6 +85,9 @@ impl Cluster {
 
     /// Proposes on this node, if it leads.
     pub(crate) async fn propose_here(&self, entry: Bytes, deadline: Instant) -> Attempt {
+        if let Some(error) = self.raft_stopped() {
+            return Attempt::Stopped(error);
+        }
         let write = self.raft.client_write(EntryBytes(entry));
         match tokio::time::timeout_at(deadline.into(), write).await {
             Err(_) => Attempt::Unknown,
@@ -94,7 +97,11 @@ impl Cluster {
                     "a command was applied without an outcome".into(),
                 )),
             },
-            Ok(Err(RaftError::Fatal(fatal))) => Attempt::Stopped(log_error(fatal)),
+            // Raft stopped with the entry perhaps in its log and in those of others, who may still commit it.
+            Ok(Err(RaftError::Fatal(fatal))) => {
+                tracing::debug!(error = %log_error(fatal), "raft stopped during a proposal");
+                Attempt::Unknown
+            }
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 Attempt::NotProposed(match forward.reason {
                     ForwardReason::LeaseExpired => Obstacle::NoQuorum,

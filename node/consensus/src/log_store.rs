@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
@@ -12,8 +13,9 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use storage::error::StorageError;
-use storage::log::LogStore;
-use storage::state::StateStore;
+use storage::failpoints::hit;
+use storage::log::{LogEnds, LogStore};
+use storage::state::{Applied, StateStore};
 
 use crate::error::StartError;
 use crate::network::convert;
@@ -43,6 +45,11 @@ impl LogAdapter {
         LogAdapter { log, state }
     }
 
+    /// How long the sync that runs now has taken.
+    pub(crate) fn sync_age(&self) -> Duration {
+        self.log.sync_age()
+    }
+
     /// Whether nothing was ever written: no entry, no vote, no purge marker.
     pub(crate) fn is_empty(&self) -> Result<bool, StorageError> {
         let ends = self.log.ends()?;
@@ -50,17 +57,48 @@ impl LogAdapter {
     }
 
     /// Refuses a state that lacks entries which the log no longer has: nothing here could bring them back, and
-    /// a state with a hole would look like any other.
+    /// a state with a hole would look like any other. Refuses also a log that is gone or older than the state: votes
+    /// went with it, and a node that forgot a vote can elect a second leader.
     pub(crate) fn check_covered_by_state(&self) -> Result<(), StartError> {
-        let Some((purged, _)) = self.log.ends()?.purged else {
+        let applied = self.state.applied()?;
+        let ends = self.log.ends()?;
+        if self.voted_before(&applied)? || self.lacks_its_beginning(&ends)? {
+            return Err(StartError::LogLost {
+                applied: applied.index,
+            });
+        }
+        let Some((purged, _)) = ends.purged else {
             return Ok(());
         };
-        let applied = self.state.applied()?;
         if !applied.log_id.is_empty() && applied.index.0 >= purged {
             return Ok(());
         }
         let (applied, purged) = (applied.index, LogIndex(purged));
         Err(StartError::StateTooOld { applied, purged })
+    }
+
+    /// Whether the vote is older than what was applied. A node votes, or follows a leader, before it applies anything
+    /// of a term.
+    fn voted_before(&self, applied: &Applied) -> Result<bool, StorageError> {
+        let unreadable = |source| StorageError::Stream {
+            action: "read the vote",
+            source,
+        };
+        let Some(applied) = convert::decode_log_id(&applied.log_id).map_err(unreadable)? else {
+            return Ok(false);
+        };
+        let vote = self.log.hard_state(VOTE)?.map(convert::decode_vote);
+        let term = (vote.transpose().map_err(unreadable)?).map_or(0, |vote| vote.leader_id.term);
+        Ok(term < applied.leader_id.term)
+    }
+
+    /// A log that was never purged begins with the entry that formed the cluster.
+    fn lacks_its_beginning(&self, ends: &LogEnds) -> Result<bool, StorageError> {
+        let (None, Some((last, _))) = (&ends.purged, &ends.last) else {
+            return Ok(false);
+        };
+        let first = self.log.read(0..last + 1, 1)?;
+        Ok(first.first().is_some_and(|(index, _)| *index > 0))
     }
 
     fn read_chunk(&self, range: Range<u64>) -> io::Result<Vec<LogEntry>> {
@@ -170,6 +208,7 @@ impl RaftLogStorage<TypeConfig> for LogAdapter {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        hit("vote_before_write")?;
         let log = self.log.clone();
         let vote = convert::encode_vote(vote);
         blocking(move || log.set_hard_state(VOTE, vote, true)).await

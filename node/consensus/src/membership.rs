@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use metadata::ids::NodeId;
+use metadata::log::LogError;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::{ChangeMembers, Instant as _};
 
-use crate::error::{MembershipError, log_error};
+use crate::error::{MembershipError, log_error, log_hit};
 use crate::node::RaftNode;
 use crate::options::Member;
 use crate::types::{Metrics, NodeAddress, TypeConfig};
@@ -73,7 +74,7 @@ impl RaftNode {
     }
 
     /// Adds a voter: first as a learner, then, once it has all but a few entries, with a vote. Adding a voter
-    /// that is one already does nothing. Only on the leader.
+    /// that is one already does nothing but finish a change that was left halfway. Only on the leader.
     ///
     /// # Errors
     /// Not the leader, another change under way, or not caught up at `deadline`; the node then stays a
@@ -88,21 +89,57 @@ impl RaftNode {
             .try_lock()
             .map_err(|_| MembershipError::Busy)?;
         let node = member.node;
+        if self.is_change_unfinished() {
+            self.finish_change(deadline).await?;
+        }
         if self.is_voter(node) {
             return Ok(());
         }
         let address = NodeAddress {
             grpc_address: member.grpc_address.clone(),
         };
+        let failed = |error: LogError| MembershipError::Fatal(error.to_string());
+        log_hit("member_before_learner").map_err(failed)?;
         let added = self.cluster.raft.add_learner(node.0, address, false);
         self.finish(added, deadline).await?;
         self.wait_until_caught_up(node, deadline).await?;
+        log_hit("member_before_vote").map_err(failed)?;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([node.0]));
         self.finish(self.cluster.raft.change_membership(change, true), deadline)
             .await
     }
 
-    /// Whether `node` has a vote, as this node knows.
+    /// Finishes a change that somebody began and did not live, or wait, to see finished; unless one is under way here.
+    pub(crate) async fn resume_change(&self, deadline: Instant) -> Result<(), MembershipError> {
+        match self.changing_membership.try_lock() {
+            Ok(_turn) if self.is_change_unfinished() => {
+                tracing::info!("finishing a membership change that was left halfway");
+                self.finish_change(deadline).await
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether the members are in between: every decision needs a majority of the old and one of the new voters.
+    fn is_change_unfinished(&self) -> bool {
+        let metrics = self.cluster.raft.metrics();
+        metrics
+            .borrow_watched()
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .len()
+            > 1
+    }
+
+    async fn finish_change(&self, deadline: Instant) -> Result<(), MembershipError> {
+        // Nothing is added: Raft goes on to the voters that the change was meant to end with.
+        let change = ChangeMembers::AddVoterIds(BTreeSet::new());
+        self.finish(self.cluster.raft.change_membership(change, true), deadline)
+            .await
+    }
+
+    /// Whether `node` has a vote, as this node knows. While a change is unfinished, a vote among the old or the new voters.
     pub fn is_voter(&self, node: NodeId) -> bool {
         self.cluster.raft.voter_ids().any(|voter| voter == node.0)
     }

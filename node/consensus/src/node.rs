@@ -55,6 +55,8 @@ pub struct RaftNode {
     joined: AtomicBool,
     /// Set when a peer knows this node with another disk.
     disk_refused: watch::Sender<bool>,
+    /// Set when another cluster knows this node with another disk.
+    claimed: AtomicBool,
     last_heard: Mutex<Option<Instant>>,
     in_flight: Semaphore,
     boot: u64,
@@ -112,6 +114,7 @@ impl RaftNode {
             applied,
             joined: AtomicBool::new(false),
             disk_refused: watch::Sender::new(false),
+            claimed: AtomicBool::new(false),
             last_heard: Mutex::new(None),
             boot: rand::random(),
             sequence: AtomicU64::new(0),
@@ -168,6 +171,30 @@ impl RaftNode {
         if !self.disk_refused.send_replace(true) {
             tracing::error!(error = %self.disk_replaced(), "a peer knows this node with another disk");
         }
+    }
+
+    /// Another cluster knows this node with another disk. Either this disk was emptied and this node then formed a
+    /// cluster of its own, or that cluster has the address of a stranger. Here they look the same, so this node
+    /// stays up for an operator to look at, but acknowledges nothing until it is restarted.
+    pub(crate) fn refuse_cluster(&self, theirs: &str, disk: &str) {
+        if !self.claimed.swap(true, Ordering::AcqRel) {
+            tracing::error!(
+                cluster = theirs,
+                disk,
+                "another cluster knows this node with another disk; nothing is served until it is replaced there \
+                 or that cluster has the right addresses, and this node is restarted"
+            );
+        }
+    }
+
+    /// Whether another cluster knows this node with another disk: what this node says may be about the wrong cluster.
+    pub fn is_claimed_elsewhere(&self) -> bool {
+        self.claimed.load(Ordering::Acquire)
+    }
+
+    /// Whether a sync of the log has taken longer than a disk may.
+    pub fn disk_hangs(&self) -> bool {
+        self.log.sync_age() > self.options.sync_max
     }
 
     pub(crate) fn disk_replaced(&self) -> StartError {
@@ -302,6 +329,9 @@ impl MetadataLog for RaftNode {
         if self.tasks.is_closing() {
             return Err(LogError::ShuttingDown);
         }
+        if self.is_claimed_elsewhere() {
+            return Err(LogError::NoLeader);
+        }
         let mut entry = self.entry(command, subject);
         let encoded = codec::encode_entry(&entry);
         if encoded.len() > MAX_ENTRY_BYTES {
@@ -331,6 +361,9 @@ impl MetadataLog for RaftNode {
 
     async fn barrier(&self, deadline: Instant) -> Result<LogIndex, LogError> {
         loop {
+            if self.is_claimed_elsewhere() {
+                return Err(LogError::NoLeader);
+            }
             let asked = tokio::time::timeout_at(deadline.into(), self.reads.read_index()).await;
             let obstacle = match asked {
                 Ok(Ok(index)) => {

@@ -24,7 +24,7 @@ pub struct Member {
 /// Who forms a new cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Formation {
-    /// The configured members; the lowest id starts once a majority answers that there is no cluster yet.
+    /// The configured members; the lowest id starts once all others answer that there is no cluster yet.
     Static,
     /// An operator, by [`crate::RaftNode::initialize`].
     Manual,
@@ -63,6 +63,8 @@ pub struct RaftOptions {
     pub keep_entries: u64,
     /// A node that has applied all but this many committed entries is ready.
     pub ready_lag_entries: u64,
+    /// A node whose log takes longer to sync is not ready and gives leadership away: its disk hangs.
+    pub sync_max: Duration,
     /// Between two ticks of log time (protocols.md section 2).
     pub tick: Duration,
     /// Encoded proposals of this node that may be in flight together, in bytes.
@@ -88,6 +90,7 @@ impl RaftOptions {
             snapshot_after_entries: 20_000,
             keep_entries: 5_000,
             ready_lag_entries: 1_000,
+            sync_max: Duration::from_secs(3),
             tick: Duration::from_secs(10),
             proposals_in_flight_bytes: 64 << 20,
         }

@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use openraft::RaftSnapshotBuilder;
 use openraft::alias::SnapshotOf;
 use storage::error::StorageError;
+use storage::failpoints::storage_hit;
 use storage::state::{Applied, StateCheckpoint, StateStore};
 use tokio::sync::mpsc;
 
@@ -103,7 +104,8 @@ pub(crate) fn export(
             sender,
             buffer: BytesMut::with_capacity(CHUNK_BYTES),
         };
-        let result = checkpoint.export(&mut sink);
+        let result =
+            storage_hit("snapshot_before_send").and_then(|()| checkpoint.export(&mut sink));
         if let Err(error) = result {
             let _ = sink.sender.blocking_send(Err(error));
         } else {

@@ -12,6 +12,7 @@ use metadata::ids::LogIndex;
 use metadata::response::Outcome;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
+use storage::failpoints::hit;
 use storage::state::{Applied, StateStore};
 use tokio::sync::watch;
 
@@ -71,6 +72,7 @@ impl StateMachine {
         self.membership = membership;
         // Readers first: whoever is answered below may read at once and must find its own write.
         self.applied.send_replace(index);
+        hit("apply_before_answer")?;
         for (responder, answer) in answers {
             responder.send(answer);
         }

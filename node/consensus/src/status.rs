@@ -80,10 +80,14 @@ impl RaftNode {
     }
 
     /// Whether this node can serve: it knows a leader, heard from it (or, leading, from a quorum) within two
-    /// election timeouts, and has applied nearly everything that is committed.
+    /// election timeouts, has applied nearly everything that is committed, and its disk answers.
     pub fn is_ready(&self) -> bool {
         let metrics = self.metrics();
-        if metrics.current_leader.is_none() || metrics.running_state.is_err() {
+        if metrics.current_leader.is_none()
+            || metrics.running_state.is_err()
+            || self.is_claimed_elsewhere()
+            || self.disk_hangs()
+        {
             return false;
         }
         let heard = self.silence(&metrics);
@@ -95,11 +99,7 @@ impl RaftNode {
             && metrics.cluster_committed.is_some()
     }
 
-    /// How long ago a leader (or, on the leader, a quorum) was heard: the staleness of local reads.
-    pub fn staleness(&self) -> Option<Duration> {
-        self.silence(&self.metrics())
-    }
-
+    /// How long ago a leader (or, on the leader, a quorum) was heard.
     fn silence(&self, metrics: &Metrics) -> Option<Duration> {
         match metrics.state {
             // A single voter is its own quorum and has nobody to hear from.

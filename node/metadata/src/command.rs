@@ -300,13 +300,16 @@ pub struct DropPlacement {
     pub digest: Digest,
 }
 
-/// Accepted when the node is a holder.
+/// Accepted when the node is a holder, and either nothing is left of its copy or another copy on a node that is not
+/// down is counted: the good chunks of a damaged copy may be all that is left of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportLost {
     /// Whose copy.
     pub node: NodeId,
     /// Which blob.
     pub digest: Digest,
+    /// Nothing is left of it; otherwise it is damaged.
+    pub is_gone: bool,
 }
 
 /// Advances log time by `elapsed_ms` (at most 20 s) when `previous_sequence` is still the last one.

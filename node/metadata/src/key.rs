@@ -75,6 +75,9 @@ pub enum Table {
     DeletedEdge = 0x26,
     /// digest -> `DeletedBlob`.
     DeletedBlob = 0x27,
+    /// nodes, ascending -> `HolderSet`: how many blobs exactly these nodes hold. The number of copies that are missing
+    /// follows from it, whichever nodes are down, without a look at any blob.
+    HolderSet = 0x28,
     /// ticket -> `Ticket`. Only open tickets are here.
     Ticket = 0x30,
     /// log time, ticket -> nothing: when open tickets expire.
@@ -108,7 +111,7 @@ pub enum Table {
 
 impl Table {
     /// Every table, for checks that must not miss one.
-    pub const ALL: [Table; 39] = [
+    pub const ALL: [Table; 40] = [
         Table::Cluster,
         Table::Time,
         Table::Totals,
@@ -134,6 +137,7 @@ impl Table {
         Table::Placement,
         Table::DeletedEdge,
         Table::DeletedBlob,
+        Table::HolderSet,
         Table::Ticket,
         Table::TicketExpiry,
         Table::UnreferencedLink,
@@ -353,6 +357,15 @@ pub fn placement(node: NodeId, digest: &Digest) -> Vec<u8> {
 /// The blobs one node holds.
 pub fn placements_of(node: NodeId) -> Vec<u8> {
     Writer::new(Table::Placement).number(node.0).0
+}
+
+/// [`Table::HolderSet`].
+pub fn holder_set(nodes: &[NodeId]) -> Vec<u8> {
+    let writer = Writer::new(Table::HolderSet);
+    nodes
+        .iter()
+        .fold(writer, |writer, node| writer.number(node.0))
+        .0
 }
 
 /// [`Table::Ticket`].

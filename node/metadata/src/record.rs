@@ -46,8 +46,6 @@ pub struct TotalsRecord {
     pub blobs: u64,
     /// Their lengths, each blob once, however many copies it has.
     pub blob_bytes: u64,
-    /// At position c: how many blobs that are not condemned have c counted copies. No zero at the end.
-    pub blobs_by_copies: Vec<u64>,
     /// Deleted manifests that can be restored.
     pub deleted_manifests: u64,
     /// Their lengths.
@@ -146,6 +144,41 @@ impl ReferencesRecord {
     pub fn all(&self) -> impl Iterator<Item = &Digest> {
         self.blobs.iter().chain(&self.manifests)
     }
+
+    /// Everything it names, once, and as what: what is named as both is needed as a blob.
+    pub(crate) fn edges(&self) -> BTreeMap<Digest, EdgeKind> {
+        let children = self.manifests.iter().map(|child| (*child, EdgeKind::Child));
+        let blobs = self.blobs.iter().map(|blob| (*blob, EdgeKind::Blob));
+        children.chain(blobs).collect()
+    }
+}
+
+/// What a manifest names something as: the value of an edge, so that nobody must read the manifest's references.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EdgeKind {
+    /// A blob.
+    Blob,
+    /// A child manifest, which is no need of the blob of the same digest.
+    Child,
+}
+
+impl EdgeKind {
+    /// As it is stored.
+    pub(crate) fn encode(self) -> Vec<u8> {
+        vec![match self {
+            EdgeKind::Blob => 1,
+            EdgeKind::Child => 2,
+        }]
+    }
+
+    /// As it was stored; `None` for anything else.
+    pub(crate) fn decode(value: &[u8]) -> Option<EdgeKind> {
+        match value {
+            [1] => Some(EdgeKind::Blob),
+            [2] => Some(EdgeKind::Child),
+            _ => None,
+        }
+    }
 }
 
 /// Where a tag points.
@@ -168,6 +201,8 @@ pub struct TagChange {
     pub proposed_at: Timestamp,
     /// Who asked.
     pub subject: String,
+    /// Counts the changes of the tag, those no longer remembered included; the first is 1.
+    pub number: u64,
 }
 
 /// A manifest with a subject, as listed by the referrers API.
@@ -274,6 +309,13 @@ pub struct Collected {
 pub struct ReferrerReviewRecord {
     /// The last one reviewed.
     pub after: Option<Digest>,
+}
+
+/// The blobs that exactly the nodes in the key hold, condemned ones left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HolderSetRecord {
+    /// How many; none are not recorded.
+    pub blobs: u64,
 }
 
 /// A blob that garbage collection deleted, remembered for a while.

@@ -10,6 +10,7 @@ use metadata::view::{MetadataView, ViewError};
 use oci::{Digest, RepositoryName};
 
 use crate::error::{About, RegistryError};
+use crate::failpoints::hit;
 use crate::open_blob::OpenBlob;
 use crate::{Caller, Registry, Result, Seen};
 
@@ -46,7 +47,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Seen<BlobInfo>> {
         let seen = self
-            .read_content(caller, |view| self.linked(view, repository, digest))
+            .read_blob(caller, |view| self.linked(view, repository, digest))
             .await?;
         let info = BlobInfo {
             digest: *digest,
@@ -88,7 +89,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Seen<OpenBlob>> {
         let seen = self
-            .read_content(caller, |view| self.linked(view, repository, digest))
+            .read_blob(caller, |view| self.linked(view, repository, digest))
             .await?;
         let info = BlobInfo {
             digest: *digest,
@@ -146,7 +147,7 @@ impl Registry {
         self.require_writable()?;
         // Clients try to mount whatever they push: a mount that cannot work should cost no log entry.
         let found = self
-            .read_content(caller, |view| mountable(view, from, digest))
+            .read_blob(caller, |view| mountable(view, from, digest))
             .await;
         match found {
             Ok(_) => {}
@@ -160,6 +161,7 @@ impl Registry {
             digest,
         };
         let task = async move {
+            hit("mount_before_propose")?;
             registry
                 .submit(Command::MountBlob(command), &caller, About::Blob(&digest))
                 .await

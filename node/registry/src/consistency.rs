@@ -2,10 +2,12 @@
 //!
 //! Tags and lists change, so they are read behind a barrier unless the operator accepted older answers. Content by
 //! digest can only appear and be deleted. What was deleted through one node must be gone from all (invariant I11), so
-//! these reads ask as well, but not for long: without a quorum nothing can be deleted either, and what this node knows
-//! is served (protocols.md section 10, rule 7). A "no" is only given by a node that is known to be up to date.
+//! these reads ask as well. A node that is cut off cannot know what the others delete meanwhile. Manifests, which say
+//! what an image is, it then refuses; blobs it serves for a while, because a pull that has its manifest should end
+//! (protocols.md section 10, rule 7). A "no" is only given by a node that is known to be up to date.
 
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use metadata::command::Command;
 use metadata::ids::LogIndex;
@@ -15,6 +17,23 @@ use metadata::view::{MetadataView, ViewError};
 
 use crate::error::{About, RegistryError, no_answer, refused, unreadable};
 use crate::{Caller, Registry, Result, Seen};
+
+/// The last moment of which this node's state is known to have everything that was acknowledged until then.
+#[derive(Default)]
+pub(crate) struct Confirmed(Mutex<Option<Instant>>);
+
+impl Confirmed {
+    /// A quorum answered a question that was asked at `moment`.
+    fn at(&self, moment: Instant) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = (*last).max(Some(moment));
+    }
+
+    fn is_within(&self, limit: Duration) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|moment| moment.elapsed() < limit)
+    }
+}
 
 impl Registry {
     /// Reads what may change under one name: tags and lists.
@@ -30,27 +49,53 @@ impl Registry {
         self.look(query)
     }
 
-    /// Reads content by digest. `query` says with `Err` that there is none, and why.
-    pub(crate) async fn read_content<T>(
+    /// Reads a manifest by digest. `query` says with `Err` that there is none, and why.
+    pub(crate) async fn read_manifest<T>(
         &self,
         caller: &Caller,
         query: impl Fn(&dyn MetadataView) -> std::result::Result<Result<T>, ViewError>,
     ) -> Result<Seen<T>> {
         self.catch_up(caller).await?;
-        let asked = match self.options.linearizable_tags {
-            true => {
-                self.barrier(caller.deadline.min(Instant::now() + CONTENT_PATIENCE))
-                    .await
+        let asks = self.options.linearizable_tags;
+        if asks {
+            self.barrier(caller.deadline).await?;
+        }
+        self.find(caller, asks, query).await
+    }
+
+    /// Reads a blob. `query` says with `Err` that there is none, and why.
+    pub(crate) async fn read_blob<T>(
+        &self,
+        caller: &Caller,
+        query: impl Fn(&dyn MetadataView) -> std::result::Result<Result<T>, ViewError>,
+    ) -> Result<Seen<T>> {
+        self.catch_up(caller).await?;
+        let is_recent = || self.confirmed.is_within(self.options.offline_reads);
+        let mut is_current = false;
+        if self.options.linearizable_tags {
+            let deadline = match is_recent() {
+                true => caller.deadline.min(Instant::now() + BLOB_PATIENCE),
+                false => caller.deadline,
+            };
+            match self.barrier(deadline).await {
+                Ok(()) => is_current = true,
+                Err(error) if !is_recent() => return Err(error),
+                Err(_) => {}
             }
-            false => Ok(()),
-        };
+        }
+        self.find(caller, is_current, query).await
+    }
+
+    /// Looks; when there is nothing and the state may be older than this call, asks the cluster and looks again.
+    async fn find<T>(
+        &self,
+        caller: &Caller,
+        is_current: bool,
+        query: impl Fn(&dyn MetadataView) -> std::result::Result<Result<T>, ViewError>,
+    ) -> Result<Seen<T>> {
         let mut seen = self.look(&query)?;
-        if seen.value.is_err() {
-            // A "no" of a node that may lag is no answer.
-            match self.options.linearizable_tags {
-                true => asked?,
-                false => self.barrier(caller.deadline).await?,
-            }
+        if seen.value.is_err() && !is_current {
+            self.barrier(caller.deadline).await?;
             seen = self.look(&query)?;
         }
         let revision = seen.revision;
@@ -64,8 +109,11 @@ impl Registry {
         caller: &Caller,
         about: About<'_>,
     ) -> Result<Seen<Response>> {
+        let asked = Instant::now();
         let proposed = self.log.propose(command, &caller.subject, caller.deadline);
         let outcome = proposed.await.map_err(no_answer)?;
+        // Applied here, behind everything that was acknowledged before.
+        self.confirmed.at(asked);
         match outcome.response {
             Response::Rejected(rejection) => Err(refused(rejection, outcome.index, &about)),
             value => Ok(Seen {
@@ -91,11 +139,10 @@ impl Registry {
     }
 
     pub(crate) async fn barrier(&self, deadline: Instant) -> Result<()> {
-        self.log
-            .barrier(deadline)
-            .await
-            .map(drop)
-            .map_err(no_answer)
+        let asked = Instant::now();
+        self.log.barrier(deadline).await.map_err(no_answer)?;
+        self.confirmed.at(asked);
+        Ok(())
     }
 
     /// What this node has applied, in one view.
@@ -146,9 +193,9 @@ impl Registry {
     }
 }
 
-/// How long a read by digest waits for the cluster before it answers from what this node knows. Longer than a
-/// barrier takes on a busy cluster, short for a client when there is no quorum.
-const CONTENT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long a read of a blob waits for the cluster before it answers from what this node knew a moment ago. Longer
+/// than a barrier takes on a busy cluster, short for a client when there is no quorum.
+const BLOB_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long upkeep waits for the log. Long enough for an election; what fails is done again later.
-const UPKEEP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const UPKEEP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -204,6 +204,10 @@ pub(crate) fn not_stored(error: BlobError) -> RegistryError {
         BlobError::DigestMismatch { .. } => RegistryError::DigestInvalid,
         // An earlier request to the same upload is still ending.
         BlobError::InUse { .. } => RegistryError::Overloaded,
+        error if error.is_failing_disk() => {
+            tracing::error!(%error, "the blob directory does not take bytes");
+            RegistryError::Unwritable
+        }
         BlobError::Io { .. }
         | BlobError::Corrupt { .. }
         | BlobError::Gone

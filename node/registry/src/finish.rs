@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use futures::future::{Either, select};
 use metadata::command::{CloseTickets, Command, CommitBlob};
 use metadata::ids::{NodeId, TicketId};
@@ -12,9 +13,12 @@ use oci::{Digest, RepositoryName};
 use replication::error::ReplicationError;
 use replication::peers::PushEnd;
 use replication::{Copies, Spread};
+use storage::blob::CHUNK_BYTES;
+use storage::error::BlobError;
 
 use crate::append::keep;
-use crate::error::{About, RegistryError, not_copied};
+use crate::error::{About, RegistryError, not_copied, not_stored};
+use crate::failpoints::hit;
 use crate::sessions::{Receiving, Session, Stored, Writer};
 use crate::uploads::Chunk;
 use crate::{BlobInfo, Caller, Registry, Result, Seen};
@@ -64,7 +68,7 @@ impl Registry {
             }
             Err(_) => {}
         }
-        outcome
+        outcome.and_then(|seen| hit("commit_before_reply").map(|()| seen))
     }
 
     async fn commit_received(
@@ -107,28 +111,58 @@ impl Registry {
             return Err(RegistryError::DigestInvalid);
         }
         let end = push_end(session, goal, stored.size_bytes);
-        let copies = self.finish_spread(&mut stored.spread, end).await?;
+        let copies = match &mut stored.spread {
+            Some(spread) => self.finish_spread(spread, end).await?,
+            None => {
+                let mut spread = self.spread_again(session, stored).await?;
+                let copies = self.finish_spread(&mut spread, end).await?;
+                stored.spread = Some(spread);
+                copies
+            }
+        };
         self.commit_copies(session, writer, goal, copies).await
+    }
+
+    /// Copies of a small blob, from the one on this node.
+    async fn spread_again(&self, session: &Session, stored: &Stored) -> Result<Spread> {
+        let reader = self.blobs.open(&stored.digest).await.map_err(not_stored)?;
+        let reader = reader.ok_or_else(|| not_stored(BlobError::Gone))?;
+        let mut body = BytesMut::new();
+        while (body.len() as u64) < stored.size_bytes {
+            let more = reader.read_at(body.len() as u64, CHUNK_BYTES).await;
+            let more = more.map_err(not_stored)?;
+            if more.is_empty() {
+                return Err(not_stored(BlobError::Gone));
+            }
+            body.extend_from_slice(&more);
+        }
+        self.replication
+            .spread_small(body.freeze(), &session.id.random)
+            .map_err(not_copied)
     }
 
     /// A blob of which W nodes have a counted copy needs no further ones: only the link is new. The log counts again.
     /// This node does not claim a copy of its own here: one that was reported lost may still lie around. `None` when
-    /// there are not enough copies.
+    /// there are not enough copies, or when the bytes mend what this node has, or lacks.
     async fn commit_known(
         &self,
         session: &Session,
         size_bytes: u64,
         goal: &Goal,
     ) -> Result<Option<Seen<BlobInfo>>> {
+        let me = self.log.node_id();
         let enough = self.look(|view| {
             let cluster = query::cluster(view)?;
             let blob = query::blob(view, &goal.digest)?;
-            Ok(cluster.zip(blob).is_some_and(|(cluster, blob)| {
-                blob.size_bytes == size_bytes
-                    && blob.holders.len() as u64 >= u64::from(cluster.write_copies)
-            }))
+            let Some((cluster, blob)) = cluster.zip(blob) else {
+                return Ok(false);
+            };
+            let (lasting, wanted) = query::lasting_copies(view, &blob)?;
+            Ok(blob.size_bytes == size_bytes
+                && blob.holders.len() as u64 >= u64::from(cluster.write_copies)
+                && (lasting >= wanted || blob.holders.contains(&me)))
         })?;
-        if !enough.value {
+        if !enough.value || self.heal.is_damaged(&goal.digest) {
             return Ok(None);
         }
         match self
@@ -153,6 +187,7 @@ impl Registry {
             return Err(RegistryError::UploadUnknown);
         };
         let size_bytes = staged.len_bytes();
+        let is_in_memory = spread.is_none() && staged.in_memory().is_some();
         let key = &session.id.random;
         let spread = match (spread, staged.in_memory()) {
             (Some(spread), _) => Ok(spread),
@@ -184,10 +219,11 @@ impl Registry {
         };
         match stored {
             Ok(stat) => {
+                self.heal.mended(&stat.digest);
                 *writer = Writer::Stored(Stored {
                     digest: stat.digest,
                     size_bytes,
-                    spread,
+                    spread: Some(spread).filter(|_| copies.is_ok() || !is_in_memory),
                 });
                 copies
             }
@@ -226,8 +262,10 @@ impl Registry {
                 copies.stragglers,
             )
             .await?;
-        if let Writer::Stored(stored) = std::mem::replace(writer, Writer::Closed) {
-            stored.spread.stragglers(repair_ticket);
+        if let Writer::Stored(stored) = std::mem::replace(writer, Writer::Closed)
+            && let Some(spread) = stored.spread
+        {
+            spread.stragglers(repair_ticket);
         }
         Ok(seen)
     }
@@ -240,6 +278,7 @@ impl Registry {
         holders: Vec<NodeId>,
         stragglers: u32,
     ) -> Result<(Seen<BlobInfo>, Option<TicketId>)> {
+        hit("commit_before_propose")?;
         let command = CommitBlob {
             ticket,
             repository: goal.repository.clone(),
@@ -316,7 +355,11 @@ impl Registry {
         let command = Command::CloseTickets(CloseTickets {
             tickets: vec![ticket],
         });
-        if let Err(error) = self.upkeep(command).await {
+        let closed = match hit("tickets_before_close") {
+            Ok(()) => self.upkeep(command).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = closed {
             tracing::warn!(%ticket, error = %error, "the ticket of an upload is left to expire");
         }
     }

@@ -29,7 +29,9 @@ use replication::Replication;
 use replication::peers::BlobPeers;
 use runtime::Shutdown;
 use storage::blob::BlobStore;
+use tokio::sync::OnceCell;
 
+use consistency::Confirmed;
 use gc::Gc;
 use heal::Heal;
 use pages::Pages;
@@ -41,6 +43,7 @@ pub mod blobs;
 mod consistency;
 pub mod error;
 mod facts;
+mod failpoints;
 mod finish;
 pub mod gc;
 pub mod heal;
@@ -112,6 +115,9 @@ pub struct Registry {
     pages: Pages,
     /// Read once: it never changes.
     upload_key: OnceLock<Bytes>,
+    /// Set once this process has seen a state that is not older than any it acted on before it was started.
+    caught_up: OnceCell<()>,
+    confirmed: Confirmed,
     gc: Gc,
     heal: Heal,
     started: Instant,
@@ -144,6 +150,8 @@ impl Registry {
             sessions,
             pages,
             upload_key: OnceLock::new(),
+            caught_up: OnceCell::new(),
+            confirmed: Confirmed::default(),
             gc,
             heal,
             started: Instant::now(),

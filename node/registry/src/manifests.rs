@@ -10,6 +10,7 @@ use oci::{Digest, MediaType, Reference, RepositoryName, Tag};
 
 use crate::error::{About, RegistryError};
 use crate::facts::{self, Parsed};
+use crate::failpoints::hit;
 use crate::{Caller, Registry, Result, Seen};
 
 /// Bodies from this length on are parsed and hashed off the async threads: a few milliseconds per megabyte.
@@ -119,9 +120,11 @@ impl Registry {
                 allows_missing_manifests: registry.options.sparse_indexes,
             };
             let about = About::Manifest(&reference);
+            hit("manifest_before_propose")?;
             let seen = registry
                 .submit(Command::PutManifest(command), &caller, about)
                 .await?;
+            hit("manifest_before_reply")?;
             Ok(Seen {
                 revision: seen.revision,
                 value: put,
@@ -186,6 +189,7 @@ impl Registry {
         let (registry, caller) = (self.clone(), caller.clone());
         let task = async move {
             registry.catch_up(&caller).await?;
+            hit("delete_before_propose")?;
             let seen = registry
                 .submit(command, &caller, About::Manifest(&reference))
                 .await?;
@@ -205,7 +209,7 @@ impl Registry {
         query: impl Fn(&dyn MetadataView) -> std::result::Result<Result<T>, ViewError>,
     ) -> Result<Seen<T>> {
         match reference {
-            Reference::Digest(_) => self.read_content(caller, query).await,
+            Reference::Digest(_) => self.read_manifest(caller, query).await,
             Reference::Tag(_) => {
                 let seen = self.read_names(caller, query).await?;
                 let revision = seen.revision;

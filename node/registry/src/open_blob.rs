@@ -213,8 +213,8 @@ impl Registry {
 
     /// Removes a blob of this node that nothing needs any more.
     pub(crate) async fn unlink(&self, digest: &oci::Digest) {
-        if let Err(error) = self.blobs.unlink_if_unneeded(digest, &*self.log).await {
-            tracing::warn!(%digest, error = %error, "a blob was not removed");
+        if let Err(error) = self.unlink_if_unneeded(digest).await {
+            tracing::warn!(%digest, %error, "a blob was not removed");
         }
     }
 }

@@ -26,6 +26,9 @@ pub struct RegistryOptions {
     /// Whether reads of tags and lists see everything acknowledged anywhere before they began. Without it they
     /// show what this node has applied, which may be a little old.
     pub linearizable_tags: bool,
+    /// How long blobs are served without a quorum after the last answer of one. What the others deleted meanwhile is
+    /// served as well. Zero: not at all. Nothing bounds it where `linearizable_tags` is off.
+    pub offline_reads: Duration,
     /// Open upload sessions with bytes on this node; one more is refused as overload. Small ones keep their bytes in
     /// memory, as far as the blob store allows for all of them together.
     pub uploads_max: usize,
@@ -85,7 +88,7 @@ impl Default for GcOptions {
 pub struct HealOptions {
     /// Between two looks at what is missing, too many or silent.
     pub repair_interval: Duration,
-    /// Copies this node makes at once.
+    /// Copies this node makes at once; of up to 256 KiB eight in the place of one.
     pub repair_parallel: usize,
     /// How fast it makes them while nobody waits; 0: no limit.
     pub repair_bytes_per_second: u64,
@@ -132,6 +135,7 @@ impl Default for RegistryOptions {
             read_only: false,
             sparse_indexes: false,
             linearizable_tags: true,
+            offline_reads: Duration::from_secs(30),
             uploads_max: 4_096,
             upload_max_bytes: None,
             gc: GcOptions::default(),

@@ -8,6 +8,7 @@ use oci::{Digest, RepositoryName, UploadId};
 use replication::error::PeerError;
 use replication::peers::{UploadAction, UploadAnswer, UploadChunk, UploadRequest};
 
+use crate::failpoints::hit;
 use crate::uploads::Chunk;
 use crate::{BlobInfo, Caller, Registry, RegistryError, Result, Seen};
 
@@ -149,6 +150,7 @@ impl Registry {
     }
 
     async fn ask(&self, owner: NodeId, request: UploadRequest) -> Result<UploadAnswer> {
+        hit("proxy_before_send")?;
         self.peers.upload(owner, request).await.map_err(|error| match error {
             PeerError::BodyInterrupted => RegistryError::BodyInterrupted,
             error @ (PeerError::Unreachable { .. }

@@ -61,8 +61,9 @@ pub(crate) struct Stored {
     pub(crate) digest: Digest,
     /// How many they are.
     pub(crate) size_bytes: u64,
-    /// Their copies on other nodes.
-    pub(crate) spread: Spread,
+    /// Their copies on other nodes. `None` after a PUT that failed, when they were made from memory: whatever many
+    /// failed pushes keep must not be there.
+    pub(crate) spread: Option<Spread>,
 }
 
 impl Session {
@@ -114,6 +115,11 @@ impl Session {
     /// Notes where the session stands, and that it is alive.
     pub(crate) fn advance_to(&self, offset_bytes: u64) {
         self.arrived_bytes.store(offset_bytes, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// Notes that it is alive.
+    pub(crate) fn touch(&self) {
         self.touched.store(true, Ordering::Relaxed);
     }
 

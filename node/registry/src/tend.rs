@@ -8,6 +8,7 @@ use metadata::ids::TicketId;
 use metadata::query::{self, TicketState};
 
 use crate::error::not_stored;
+use crate::failpoints::hit;
 use crate::sessions::{Session, ticket_of_name};
 use crate::{Registry, Result};
 
@@ -62,18 +63,27 @@ impl Registry {
     async fn renew(&self, sessions: &[Arc<Session>]) -> Result<()> {
         let oldest =
             Duration::from_millis(self.options.upload_ttl_ms).saturating_mul(LIFETIMES_MAX);
-        let alive = sessions
+        let alive: Vec<&Arc<Session>> = sessions
             .iter()
-            .filter(|session| session.opened.elapsed() < oldest && session.take_touched());
-        let tickets: Vec<TicketId> = alive.map(|session| session.ticket()).collect();
-        for batch in tickets.chunks(RENEWED_PER_ENTRY) {
+            .filter(|session| session.opened.elapsed() < oldest && session.take_touched())
+            .collect();
+        let mut outcome = Ok(());
+        for batch in alive.chunks(RENEWED_PER_ENTRY) {
             let command = RenewTickets {
-                tickets: batch.to_vec(),
+                tickets: batch.iter().map(|session| session.ticket()).collect(),
                 ttl_ms: self.options.upload_ttl_ms,
             };
-            self.upkeep(Command::RenewTickets(command)).await?;
+            let renewed = match hit("tickets_before_renew") {
+                Ok(()) => self.upkeep(Command::RenewTickets(command)).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = renewed {
+                // They were alive all the same: the next round must know.
+                batch.iter().for_each(|session| session.touch());
+                outcome = Err(error);
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Closed for ever. A ticket this node has not heard of yet is not.

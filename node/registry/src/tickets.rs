@@ -124,6 +124,8 @@ impl Tickets {
 
     async fn open_block(&self) -> std::result::Result<Vec<Free>, LogError> {
         let opened_after = self.now()?;
+        let failed = |error: std::io::Error| LogError::Fatal(error.to_string());
+        storage::failpoints::hit("tickets_before_open").map_err(failed)?;
         let command = Command::OpenTickets(OpenTickets {
             kind: TicketKind::Upload,
             node: self.log.node_id(),

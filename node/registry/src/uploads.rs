@@ -14,6 +14,7 @@ use metadata::query::{self, TicketState};
 use oci::{ContentRange, Digest, RepositoryName, UploadId};
 
 use crate::error::{About, RegistryError, no_answer, not_stored};
+use crate::failpoints::hit;
 use crate::finish::Goal;
 use crate::sessions::{Session, Writer, staging_name};
 use crate::{BlobInfo, BodyStream, Caller, Registry, Result, Seen};
@@ -139,7 +140,8 @@ impl Registry {
     ///
     /// # Errors
     /// Those of [`Registry::append_upload`]; `DigestInvalid`, which ends the session; `TooFewCopies` and
-    /// `Unavailable`, after which the same request may be repeated with an empty chunk.
+    /// `Unavailable`, after which the same request may be repeated with an empty chunk, also when it succeeded without
+    /// anybody being told.
     pub async fn finish_upload(
         self: &Arc<Self>,
         caller: &Caller,
@@ -149,6 +151,57 @@ impl Registry {
         chunk: Chunk,
     ) -> Result<Seen<BlobInfo>> {
         self.require_writable()?;
+        match self
+            .try_to_finish(caller, repository, id, digest, chunk)
+            .await
+        {
+            Err(RegistryError::UploadUnknown) => {
+                self.finished_before(caller, repository, id, digest).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// A session whose client was told of a failure is over all the same, and has done what this request wants, when its
+    /// repository has the blob. One whose success was told is forgotten, and unknown like any other.
+    async fn finished_before(
+        &self,
+        caller: &Caller,
+        repository: &RepositoryName,
+        id: &str,
+        digest: &Digest,
+    ) -> Result<Seen<BlobInfo>> {
+        let upload = UploadId::decode(id, &self.upload_key()?, repository)
+            .map_err(|_| RegistryError::UploadUnknown)?;
+        if self.sessions.get(&upload).is_none() {
+            return Err(RegistryError::UploadUnknown);
+        }
+        let ticket = TicketId::from_u64(upload.ticket);
+        // This node may not have applied yet what another one was not told of either.
+        self.barrier(caller.deadline).await?;
+        let seen = self.look(|view| {
+            let is_over = query::ticket(view, ticket)? == TicketState::Closed;
+            let linked = query::linked_blob(view, repository, digest)?;
+            Ok(linked.filter(|_| is_over))
+        })?;
+        let linked = seen.value.ok_or(RegistryError::UploadUnknown)?;
+        Ok(Seen {
+            revision: seen.revision,
+            value: BlobInfo {
+                digest: *digest,
+                size_bytes: linked.size_bytes,
+            },
+        })
+    }
+
+    async fn try_to_finish(
+        self: &Arc<Self>,
+        caller: &Caller,
+        repository: &RepositoryName,
+        id: &str,
+        digest: &Digest,
+        chunk: Chunk,
+    ) -> Result<Seen<BlobInfo>> {
         let upload = match self.locate(caller, repository, id).await? {
             Place::Here(upload) => upload,
             Place::At(owner) => {
@@ -289,6 +342,7 @@ impl Registry {
         let command = Command::CloseTickets(CloseTickets {
             tickets: vec![ticket],
         });
+        hit("cancel_before_propose")?;
         self.submit(command, caller, About::Upkeep).await?;
         match self.sessions.get(&upload) {
             Some(session) => {

@@ -24,6 +24,7 @@ mod spread;
 mod state;
 #[cfg(test)]
 mod testing;
+mod tickets;
 mod transport;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use metadata::log::{LogError, MetadataLog};
 use metadata::response::Response;
 use runtime::Shutdown;
 use storage::blob::BlobStore;
+use tokio::sync::Semaphore;
 
 pub use fetch::FetchReader;
 pub use options::ReplicationOptions;
@@ -42,6 +44,7 @@ pub use spread::{Copies, Spread};
 
 use crate::fetch::Fetches;
 use crate::peers::BlobPeers;
+use crate::tickets::RepairTickets;
 
 /// Copies blobs to other nodes and reads them from there.
 pub struct Replication {
@@ -51,6 +54,9 @@ pub struct Replication {
     options: ReplicationOptions,
     shutdown: Shutdown,
     fetches: Fetches,
+    repair_tickets: RepairTickets,
+    /// Bytes of memory left for copies that go on after their commit.
+    straggler_memory: Semaphore,
 }
 
 impl Replication {
@@ -64,6 +70,7 @@ impl Replication {
         shutdown: Shutdown,
     ) -> Arc<Replication> {
         let fetches = Fetches::new(options.fetches_max);
+        let straggler_memory = Semaphore::new(options.straggler_memory_bytes);
         let replication = Arc::new(Replication {
             log,
             blobs,
@@ -71,6 +78,8 @@ impl Replication {
             options,
             shutdown,
             fetches,
+            repair_tickets: RepairTickets::default(),
+            straggler_memory,
         });
         let cleaner = replication.clone();
         replication.shutdown.spawn("fetch leftovers", async move {

@@ -20,6 +20,9 @@ pub struct ReplicationOptions {
     /// How long copies may still be made after the commit, well below the lifetime of the repair ticket.
     /// Default 3 min.
     pub straggler_timeout: Duration,
+    /// Memory that copies may hold after the commit of their blob: the body of a small one, 1 MiB of buffers for a
+    /// streamed one. Copies beyond it are left to repair. Default 64 MiB.
+    pub straggler_memory_bytes: usize,
     /// Blobs fetched from other nodes at the same time; more wait. Default 64.
     pub fetches_max: usize,
     /// How long a fetch waits for a holder to answer before it asks the next one. Default 3 s.
@@ -46,6 +49,7 @@ impl Default for ReplicationOptions {
             peer_attempts: 4,
             retry_delay: Duration::from_millis(500),
             straggler_timeout: Duration::from_secs(180),
+            straggler_memory_bytes: 64 << 20,
             fetches_max: 64,
             fetch_answer_timeout: Duration::from_secs(3),
             fetch_stall_timeout: Duration::from_secs(10),

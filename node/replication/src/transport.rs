@@ -17,8 +17,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// A data message in few frames instead of sixteen.
 const FRAME_MAX_BYTES: u32 = 256 * 1024;
 
-/// Streams per connection. Every open upload may hold one push, idle as long as its client is.
-const STREAMS_MAX: u32 = 4_096;
+/// Streams per connection. Every open upload (4,096 by default) may hold one push, idle as long as its client is; as
+/// many again, and more, are left for those that finish and for fetches.
+const STREAMS_MAX: u32 = 16_384;
 
 /// A peer that does not answer a keepalive for this long is gone, and its streams with it.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);

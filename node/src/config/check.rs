@@ -205,6 +205,9 @@ fn check_raft(raw: &RawConfig) -> Result<(), ConfigError> {
             format!("must be from 10 to {LONGEST_TICK_MS}"),
         );
     }
+    if raft.sync_max_ms < 10 {
+        return invalid("raft", "sync_max_ms", "must be at least 10");
+    }
     if raft.snapshot_entries < 100 {
         return invalid("raft", "snapshot_entries", "must be at least 100");
     }

@@ -133,6 +133,8 @@ pub struct RaftSection {
     pub keep_entries: u64,
     /// A node whose applied index is further behind is not ready.
     pub ready_lag_entries: u64,
+    /// A node whose log takes longer to sync is not ready and gives leadership away: its disk hangs.
+    pub sync_max_ms: u64,
     /// Between two ticks of log time, by which everything expires.
     pub tick_ms: u64,
 }
@@ -146,6 +148,7 @@ impl Default for RaftSection {
             snapshot_entries: 20_000,
             keep_entries: 2_000,
             ready_lag_entries: 1_000,
+            sync_max_ms: 3_000,
             tick_ms: 10_000,
         }
     }
@@ -226,6 +229,8 @@ pub struct RegistrySection {
     pub sparse_indexes: bool,
     /// Whether a read by tag waits until it sees everything acknowledged before it.
     pub linearizable_tags: bool,
+    /// Blobs are served without a quorum for this long after the last answer of one; 0: not at all.
+    pub offline_reads_ms: u64,
     /// An upload session without bytes for this long (log time) is dropped.
     pub upload_ttl_ms: u64,
     /// Announced as `OCI-Chunk-Min-Length`; 0: not announced. Smaller chunks are accepted all the same.
@@ -239,6 +244,7 @@ impl Default for RegistrySection {
             read_only: false,
             sparse_indexes: false,
             linearizable_tags: true,
+            offline_reads_ms: 30_000,
             upload_ttl_ms: 3_600_000,
             chunk_min_bytes: 0,
         }
@@ -259,7 +265,7 @@ pub struct LimitsSection {
     pub list_cache_bytes: usize,
     /// Open upload sessions with bytes on this node; more get 429.
     pub uploads_max: usize,
-    /// HTTP connections; more wait to be accepted.
+    /// HTTP connections; more get 503. Fewer when the limit of file descriptors is low.
     pub connections_max: usize,
     /// Largest head of a request (line and headers together).
     pub header_max_bytes: usize,

@@ -10,7 +10,7 @@ use oci::Digest;
 use storage::blob::offline::OfflineBlobs;
 use storage::blob::{BlobStat, Verified};
 use storage::offline::OfflineDir;
-use storage::rocks::offline::OfflineState;
+use storage::rocks::offline::{LogSummary, OfflineState};
 
 use super::report::Report;
 
@@ -25,6 +25,8 @@ pub(super) struct Checked {
     pub(super) directory: OfflineDir,
     pub(super) state: OfflineState,
     pub(super) applied: LogIndex,
+    /// The log has entries that the state lacks.
+    pub(super) is_behind: bool,
     pub(super) fingerprint: Fingerprint,
     /// Blobs of this node that are here and whole.
     pub(super) whole: BTreeSet<Digest>,
@@ -58,6 +60,17 @@ pub(super) fn check(path: &Path, quick: bool, report: &mut Report) -> Option<Che
             directory.disk_id()
         ),
     );
+    match directory.copy_of() {
+        Ok(None) => {}
+        Ok(Some(original)) => report.warning(
+            path,
+            format!(
+                "it is a copy of {}: no node starts on it before `argosy accept-copy`",
+                original.display()
+            ),
+        ),
+        Err(error) => report.error(path, error.to_string()),
+    }
     let log = directory
         .log()
         .map_err(|error| report.error(path, format!("log: {error}")))
@@ -73,41 +86,82 @@ pub(super) fn check(path: &Path, quick: bool, report: &mut Report) -> Option<Che
             return None;
         }
     };
-    if let Some(log) = log {
-        let purged = log.purged_through.unwrap_or(0);
-        if applied.0 < purged {
-            report.error(
-                path,
-                format!(
-                    "the state has applied entries through {applied}, and the log was purged through {purged}: what \
-                     is in between is gone; replace this node"
-                ),
-            );
-        } else {
-            report.note(
-                path,
-                format!(
-                    "log: ends before entry {}, applied through {applied}",
-                    log.end
-                ),
-            );
-        }
-    }
+    let taken_over = state
+        .taken_over()
+        .map_err(|error| report.error(path, format!("state: {error}")))
+        .ok()?;
+    let is_behind = log.is_some_and(|log| against_log(path, &log, applied, taken_over, report));
     let fingerprint = laws(path, &state, report)?;
     let blobs = directory
         .blobs()
         .map_err(|error| report.error(path, format!("blobs: {error}")))
         .ok()?;
     let whole = copies(path, &blobs, quick, report)?;
-    counted(path, directory.node_id(), &state, &whole, report)?;
+    counted(path, directory.node_id(), &state, &whole, is_behind, report)?;
     leftovers(path, &blobs, report);
     Some(Checked {
         directory,
         state,
         applied,
+        is_behind,
         fingerprint,
         whole,
     })
+}
+
+/// Compares the state with the log; says whether the log has entries that the state lacks.
+fn against_log(
+    path: &Path,
+    log: &LogSummary,
+    applied: LogIndex,
+    taken_over: Option<LogIndex>,
+    report: &mut Report,
+) -> bool {
+    let purged = log.purged_through.unwrap_or(0);
+    if applied.0 < purged {
+        report.error(
+            path,
+            format!(
+                "the state has applied entries through {applied}, and the log was purged through {purged}: what is in \
+                 between is gone; replace this node"
+            ),
+        );
+        return false;
+    }
+    report.note(
+        path,
+        format!(
+            "log: ends before entry {}, applied through {applied}",
+            log.end
+        ),
+    );
+    // An empty log ends before entry 0, and then nothing was applied.
+    let behind = (log.end.saturating_sub(1)).checked_sub(applied.0);
+    match behind {
+        // It ends there until the next start: a state is taken over first, and the log begins behind it then.
+        None if taken_over == Some(applied) => report.note(
+            path,
+            format!("the state was taken over through entry {applied}, and nothing was written since"),
+        ),
+        None => report.error(
+            path,
+            format!(
+                "the log ends before entry {}, and the state has applied entries through {applied}: the log is an old \
+                 copy; replace this node",
+                log.end
+            ),
+        ),
+        Some(0) => {}
+        // A node that was killed leaves a few. Many mean that the state lost its end.
+        Some(behind) => report.warning(
+            path,
+            format!(
+                "the state is {behind} entries behind the log: what follows is checked as of entry {applied}, and the \
+                 next start applies those that were committed"
+            ),
+        ),
+    }
+    behind > Some(0)
 }
 
 /// The laws of the state, and its fingerprint.
@@ -178,12 +232,13 @@ fn copies(
     Some(whole)
 }
 
-/// Every copy that the state counts on this node must be here.
+/// Every copy that the state counts on this node must be here, unless what follows in the log may have removed it.
 fn counted(
     path: &Path,
     node: NodeId,
     state: &OfflineState,
     whole: &BTreeSet<Digest>,
+    is_behind: bool,
     report: &mut Report,
 ) -> Option<()> {
     let (mut count, mut lost) = (0, 0);
@@ -200,21 +255,29 @@ fn counted(
             if !whole.contains(&digest) {
                 lost += 1;
                 if lost <= LISTED {
-                    report.error(
-                        path,
-                        format!(
-                            "blob {digest}: the state counts this copy, and there is no whole one"
-                        ),
-                    );
+                    let what = "the state counts this copy, and there is no whole one";
+                    not_here(path, is_behind, format!("blob {digest}: {what}"), report);
                 }
             }
         }
     }
     if lost > LISTED {
-        report.error(path, format!("{lost} counted copies are not here"));
+        not_here(
+            path,
+            is_behind,
+            format!("{lost} counted copies are not here"),
+            report,
+        );
     }
     report.note(path, format!("copies: the state counts {count} here"));
     Some(())
+}
+
+fn not_here(path: &Path, is_behind: bool, what: String, report: &mut Report) {
+    match is_behind {
+        true => report.warning(path, format!("{what} (or the log removes it)")),
+        false => report.error(path, what),
+    }
 }
 
 /// What is no blob: nothing of it is wrong.

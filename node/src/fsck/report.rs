@@ -12,6 +12,8 @@ use serde::Serialize;
 pub enum Severity {
     /// For information.
     Note,
+    /// Nothing is wrong, and worth knowing when something else is.
+    Warning,
     /// Something is wrong; the cluster may still be whole.
     Error,
     /// The directory could not be checked.
@@ -41,6 +43,10 @@ impl Report {
         self.add(Severity::Note, Some(directory), what.into());
     }
 
+    pub(super) fn warning(&mut self, directory: &Path, what: impl Into<String>) {
+        self.add(Severity::Warning, Some(directory), what.into());
+    }
+
     pub(super) fn error(&mut self, directory: &Path, what: impl Into<String>) {
         self.add(Severity::Error, Some(directory), what.into());
     }
@@ -64,7 +70,7 @@ impl Report {
     /// 0: nothing is wrong; 1: something is; 2: a directory could not be checked.
     pub fn exit_code(&self) -> u8 {
         let worst = self.findings.iter().map(|finding| match finding.severity {
-            Severity::Note => 0,
+            Severity::Note | Severity::Warning => 0,
             Severity::Error => 1,
             Severity::Unchecked => 2,
         });
@@ -89,6 +95,7 @@ impl fmt::Display for Report {
         for finding in &self.findings {
             let mark = match finding.severity {
                 Severity::Note => "ok      ",
+                Severity::Warning => "NOTE    ",
                 Severity::Error => "WRONG   ",
                 Severity::Unchecked => "UNKNOWN ",
             };

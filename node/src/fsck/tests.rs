@@ -1,10 +1,17 @@
 use std::path::Path;
 
+use metadata::changes::Changes;
+use metadata::command::{Command, CommitBlob, OpenTickets, ReportLost, TicketKind};
 use metadata::ids::{LogIndex, NodeId, TicketId};
-use oci::{Algorithm, Digest};
+use metadata::memory::MemoryLog;
+use metadata::response::Response;
+use metadata::view::MetadataView;
+use oci::{Algorithm, Digest, RepositoryName};
 use storage::blob::{BlobOptions, BlobStore, DirectoryBlobs};
 use storage::layout::DataDir;
+use storage::log::LogStore;
 use storage::rocks::{RocksLog, RocksState, StorageOptions};
+use storage::state::{Applied, StateStore};
 
 use super::*;
 
@@ -97,4 +104,161 @@ async fn two_directories_of_one_node_do_not_go_together() {
     directory(again.path(), 1).await;
     let report = fsck(&[one.path(), again.path()], false);
     assert!(says(&report, "both belong to node 1"), "{report}");
+}
+
+fn entries(indexes: std::ops::Range<u64>) -> Vec<(u64, bytes::Bytes)> {
+    indexes
+        .map(|index| (index, bytes::Bytes::from_static(b"entry")))
+        .collect()
+}
+
+fn applied(index: u64) -> Applied {
+    Applied {
+        index: LogIndex(index),
+        ..Applied::default()
+    }
+}
+
+/// Appends to the log, and makes a state that ends at `index`.
+fn grow(path: &Path, log: std::ops::Range<u64>, index: u64, changes: Changes) {
+    let data = DataDir::open(path, NodeId(1)).unwrap();
+    let options = StorageOptions::default();
+    let store = RocksLog::open(&data.raft_dir(), &options).unwrap();
+    let (synced, done) = std::sync::mpsc::channel();
+    let answer = move |outcome| synced.send(outcome).unwrap();
+    store.append(entries(log), Box::new(answer)).unwrap();
+    done.recv().unwrap().unwrap();
+    let state = RocksState::open(&data.state_dir(), &options).unwrap();
+    state.commit(changes, applied(index)).unwrap();
+}
+
+#[tokio::test]
+async fn a_state_that_was_cut_back_is_reported() {
+    let root = tempfile::tempdir().unwrap();
+    directory(root.path(), 1).await;
+    grow(root.path(), 0..500, 499, Changes::default());
+    let report = fsck(&[root.path()], true);
+    assert!(!says(&report, "behind"), "{report}");
+    grow(root.path(), 500..501, 200, Changes::default());
+    let report = fsck(&[root.path()], true);
+    assert!(
+        says(&report, "the state is 300 entries behind the log"),
+        "{report}"
+    );
+    assert_eq!(report.exit_code(), 0, "the log has what it lacks");
+    let warned = report.findings.iter();
+    assert!(
+        warned
+            .map(|finding| finding.severity)
+            .any(|severity| severity == Severity::Warning)
+    );
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_back_behind_the_state_is_reported() {
+    let root = tempfile::tempdir().unwrap();
+    directory(root.path(), 1).await;
+    grow(root.path(), 0..10, 300, Changes::default());
+    let report = fsck(&[root.path()], true);
+    assert_eq!(report.exit_code(), 1, "{report}");
+    assert!(says(&report, "the log is an old copy"), "{report}");
+}
+
+#[tokio::test]
+async fn a_state_that_was_just_taken_over_is_no_old_log() {
+    let root = tempfile::tempdir().unwrap();
+    directory(root.path(), 1).await;
+    grow(root.path(), 0..10, 9, Changes::default());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let options = StorageOptions::default();
+    let leader = RocksState::open(elsewhere.path(), &options).unwrap();
+    leader.commit(Changes::default(), applied(300)).unwrap();
+    let mut stream = Vec::new();
+    leader.checkpoint().unwrap().export(&mut stream).unwrap();
+    let data = DataDir::open(root.path(), NodeId(1)).unwrap();
+    let state = RocksState::open(&data.state_dir(), &options).unwrap();
+    state.install(&mut stream.as_slice()).unwrap();
+    drop((state, data));
+    let report = fsck(&[root.path()], true);
+    assert_eq!(report.exit_code(), 0, "{report}");
+    assert!(
+        says(&report, "the state was taken over through entry 300"),
+        "{report}"
+    );
+
+    let data = DataDir::open(root.path(), NodeId(1)).unwrap();
+    let state = RocksState::open(&data.state_dir(), &options).unwrap();
+    state.commit(Changes::default(), applied(301)).unwrap();
+    drop((state, data));
+    let report = fsck(&[root.path()], true);
+    assert!(says(&report, "the log is an old copy"), "{report}");
+}
+
+#[tokio::test]
+async fn a_copy_is_named_and_checked() {
+    let root = tempfile::tempdir().unwrap();
+    directory(root.path(), 1).await;
+    let place = root.path().join("raft/PLACE");
+    let content = std::fs::read(&place).unwrap();
+    std::fs::remove_file(&place).unwrap();
+    std::fs::write(&place, content).unwrap();
+    let report = fsck(&[root.path()], true);
+    assert!(says(&report, "it is a copy of"), "{report}");
+    assert_eq!(report.exit_code(), 0, "{report}");
+}
+
+/// Every blob that no node holds counts, however many there are.
+#[tokio::test]
+async fn more_lost_blobs_than_a_page_are_counted() {
+    const LOST: u64 = 1_100;
+    let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    directory(root.path(), 1).await;
+    directory(other.path(), 2).await;
+    let log = MemoryLog::with_nodes(&[NodeId(1), NodeId(2)], 2, 1).unwrap();
+    for number in 0..LOST {
+        let digest = Digest::of(Algorithm::Sha256, &number.to_be_bytes());
+        lose(&log, digest);
+    }
+    let mut changes = Changes::default();
+    let everything = &mut |key: &[u8], value: &[u8]| {
+        changes.insert(key.to_vec(), Some(value.to_vec()));
+        std::ops::ControlFlow::Continue(())
+    };
+    log.snapshot().scan(&[], None, everything).unwrap();
+    let newest = log.snapshot().applied().0;
+    grow(root.path(), 0..newest + 1, newest, changes);
+    let report = fsck(&[root.path(), other.path()], true);
+    assert!(
+        says(&report, "1100 of 1100 blobs have too few whole copies"),
+        "{report}"
+    );
+}
+
+/// Commits a blob on one node, which then loses it.
+fn lose(log: &MemoryLog, digest: Digest) {
+    let open = Command::OpenTickets(OpenTickets {
+        kind: TicketKind::Upload,
+        node: NodeId(2),
+        count: 1,
+        ttl_ms: 3_600_000,
+    });
+    let Response::TicketsOpened { first, .. } = log.apply(open).unwrap().response else {
+        panic!("no ticket");
+    };
+    let commit = Command::CommitBlob(CommitBlob {
+        ticket: first,
+        repository: RepositoryName::parse("team/app").unwrap(),
+        digest,
+        size_bytes: 8,
+        holders: vec![NodeId(2)],
+        stragglers: 0,
+    });
+    log.apply(commit).unwrap();
+    let node = NodeId(2);
+    log.apply(Command::ReportLost(ReportLost {
+        node,
+        digest,
+        is_gone: true,
+    }))
+    .unwrap();
 }

@@ -3,20 +3,18 @@
 use std::time::{Duration, Instant};
 
 use consensus::{Member, MembershipError, RaftNode, Role};
-use metadata::fingerprint::fingerprint;
 use metadata::ids::{LogIndex, NodeId};
-use metadata::invariants;
 use metadata::log::{self, MetadataLog as _};
 use metadata::query;
-use metadata::view::{MetadataView, ViewError};
 use proto::admin as wire;
 use proto::admin::admin_client::AdminClient;
 use proto::admin::admin_server::{Admin, AdminServer};
+use storage::blob::BlobStore as _;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
-use super::{AdminParts, status};
+use super::{AdminParts, check, status};
 
 /// How long adding a member may take; it may have to copy the whole state.
 const ADD_TIME: Duration = Duration::from_secs(600);
@@ -50,23 +48,6 @@ fn role_name(role: Role) -> &'static str {
     }
 }
 
-/// Keys read at once while counting.
-const COUNT_PAGE: usize = 10_000;
-
-/// Blobs whose copy on `node` is counted.
-fn count_blobs(view: &dyn MetadataView, node: NodeId) -> Result<u64, ViewError> {
-    let mut count = 0;
-    let mut after = None;
-    loop {
-        let page = query::blobs_of_node(view, node, after.as_ref(), COUNT_PAGE)?;
-        count += page.len() as u64;
-        match page.last() {
-            Some(last) if page.len() == COUNT_PAGE => after = Some(*last),
-            _ => return Ok(count),
-        }
-    }
-}
-
 fn index(index: Option<LogIndex>) -> u64 {
     index.map_or(0, |index| index.0)
 }
@@ -80,16 +61,13 @@ impl Admin for AdminFront {
         let parts = &self.parts;
         let raft = parts.raft.status();
         let (cluster, stats, local_blobs) = log::read(parts.raft.as_ref(), |view| {
-            let local = count_blobs(view, raft.node)?;
+            let local = query::copies_on(view, raft.node)?;
             Ok((query::cluster(view)?, query::stats(view)?, local))
         })
         .map_err(|error| status::of_view(&error))?;
-        let disk = parts
-            .blobs
-            .usage()
-            .await
-            .map_err(|error| status::of_blobs(&error))?;
-        let not_ready = crate::readiness::reason(&parts.raft);
+        // A disk that does not even tell its size is named by the reason.
+        let disk = parts.blobs.usage().await.unwrap_or_default();
+        let not_ready = crate::readiness::reason(&parts.raft, &parts.blobs);
         let cluster = cluster.as_ref();
         Ok(Response::new(wire::StatusReply {
             node_id: raft.node.0,
@@ -140,27 +118,8 @@ impl Admin for AdminFront {
         &self,
         _request: Request<wire::CheckRequest>,
     ) -> Result<Response<wire::CheckReply>, Status> {
-        let raft = self.parts.raft.clone();
-        // It reads the whole state.
-        let read = tokio::task::spawn_blocking(move || {
-            log::read(raft.as_ref(), |view| {
-                Ok(wire::CheckReply {
-                    node_id: raft.node_id().0,
-                    applied_index: view.applied().0,
-                    fingerprint: fingerprint(view)?.to_string(),
-                    violations: invariants::check(view)?
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect(),
-                })
-            })
-        });
-        let checked = read
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(
-            checked.map_err(|error| status::of_view(&error))?,
-        ))
+        let (raft, stop) = (self.parts.raft.clone(), self.parts.stop.clone());
+        Ok(Response::new(check::run(raft, stop).await?))
     }
 
     async fn init(

@@ -272,6 +272,8 @@ fn status_reply(status: GcStatus) -> wire::GcStatusReply {
         is_automatic: options.is_automatic,
         last_round,
         last_round_age_ms,
+        rounds: local.rounds,
+        busy_rounds: local.busy_rounds,
         verifying_manifests: local.verifying_manifests,
         sweep: Some(wire::GcSweep {
             removed_blobs: local.removed_blobs,

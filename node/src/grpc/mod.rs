@@ -2,6 +2,7 @@
 //! clients keep a connection of their own for each.
 
 mod admin;
+mod check;
 mod gc;
 pub(crate) mod heal;
 mod status;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use consensus::RaftNode;
 use replication::server::{BlobServer, tune};
-use storage::blob::BlobStore;
+use storage::blob::DirectoryBlobs;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -39,11 +40,13 @@ pub struct AdminParts {
     /// Consensus.
     pub raft: Arc<RaftNode>,
     /// For the disk's size.
-    pub blobs: Arc<dyn BlobStore>,
+    pub blobs: Arc<DirectoryBlobs>,
     /// Told to whoever asks.
     pub http_address: String,
     /// Told to whoever asks.
     pub grpc_address: String,
+    /// Ends long reads when the node stops.
+    pub stop: CancellationToken,
 }
 
 /// Serves until `stop`.

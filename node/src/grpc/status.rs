@@ -3,9 +3,8 @@
 use consensus::MembershipError;
 use metadata::log::LogError;
 use metadata::response::Rejection;
-use metadata::view::ViewError;
+use metadata::view::{Stopped, ViewError};
 use registry::gc::GcError;
-use storage::error::BlobError;
 use tonic::Status;
 
 /// Says why a change of membership was refused.
@@ -22,14 +21,13 @@ pub(super) fn of_membership(error: &MembershipError) -> Status {
     }
 }
 
-/// The state could not be read.
+/// The state could not be read, or not to its end.
 pub(super) fn of_view(error: &ViewError) -> Status {
-    Status::internal(error.to_string())
-}
-
-/// The disk could not be asked.
-pub(super) fn of_blobs(error: &BlobError) -> Status {
-    Status::internal(error.to_string())
+    let message = error.to_string();
+    if error.0.is::<Stopped>() {
+        return Status::unavailable(message);
+    }
+    Status::internal(message)
 }
 
 /// Says why garbage collection did not do what it was asked for.

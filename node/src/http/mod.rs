@@ -9,6 +9,7 @@ mod error;
 mod headers;
 mod lists;
 mod manifests;
+mod refuse;
 mod request;
 mod send_file;
 mod serve;

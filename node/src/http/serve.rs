@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::refuse::Refusals;
 use super::send_file::{FileQueue, FileStream};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -23,7 +24,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Bounds of the connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeOptions {
-    /// More connections wait in the listen queue.
+    /// More connections are refused with 503.
     pub connections_max: usize,
     /// Largest head of a request.
     pub header_max_bytes: usize,
@@ -52,11 +53,8 @@ pub async fn serve(
     let builder = Arc::new(connection_builder(options));
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(options.connections_max));
+    let refusals = Refusals::new();
     loop {
-        let place = tokio::select! {
-            place = places.clone().acquire_owned() => place,
-            () = stop.cancelled() => break,
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
@@ -68,6 +66,10 @@ pub async fn serve(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            refusals.refuse(stream).await;
+            continue;
         };
         let connection = connection(&builder, stream, router.clone());
         let connection = graceful.watch(connection);

@@ -57,12 +57,20 @@ pub fn create_dir(path: &Path) -> Result<(), StorageError> {
     sync_dir(above)
 }
 
-/// Removes a file durably. One that is not there is fine.
+/// Removes a file durably, or an empty directory in its place. One that is not there is fine.
 pub fn remove_file(path: &Path) -> Result<(), StorageError> {
-    match std::fs::remove_file(path) {
+    match remove_entry(path) {
         Ok(()) => sync_dir(parent(path)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(StorageError::io("remove", path)(error)),
+    }
+}
+
+/// Removes a file, or an empty directory in its place.
+pub(crate) fn remove_entry(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::IsADirectory => std::fs::remove_dir(path),
+        removed => removed,
     }
 }
 

@@ -5,6 +5,9 @@ use oci::Digest;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+/// What an operator does about a directory that lost something it had acknowledged.
+pub(crate) const REPLACE: &str = "replace this node (deploy/README.md, Damaged files)";
+
 /// An error of the log store, the state store or the layout of the data directory.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
@@ -28,8 +31,7 @@ pub enum StorageError {
     },
     /// A database does not open: a file of it is damaged or missing, or another process has it.
     #[error(
-        "the database {} cannot be opened: {source}; if a file of it is damaged, replace this node \
-         (deploy/README.md)", path.display()
+        "the database {} cannot be opened: {source}; if a file of it is damaged, {}", path.display(), REPLACE
     )]
     Unopenable {
         /// Its directory. The source names the file.
@@ -81,6 +83,14 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether there was only no room: for bytes, for files, or for what a quota allows.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            StorageError::Io { source, .. } => is_no_space(source),
+            _ => false,
+        }
+    }
+
     /// For `map_err` on file operations: names the action and the path.
     pub(crate) fn io(
         action: &'static str,
@@ -158,19 +168,49 @@ pub enum BlobError {
 }
 
 impl BlobError {
+    /// Whether the disk of this node does not take what it should, so that another node may do better.
+    pub fn is_failing_disk(&self) -> bool {
+        match self {
+            BlobError::Failed => true,
+            BlobError::Io { action, source, .. } => {
+                source.kind() == ErrorKind::ReadOnlyFilesystem
+                    || matches!(*action, "create" | "write" | "sync" | "rename")
+            }
+            BlobError::Index(StorageError::Io { source, .. }) => {
+                source.kind() == ErrorKind::ReadOnlyFilesystem
+            }
+            BlobError::NoSpace
+            | BlobError::DigestMismatch { .. }
+            | BlobError::Corrupt { .. }
+            | BlobError::Gone
+            | BlobError::InUse { .. }
+            | BlobError::View(_)
+            | BlobError::Index(_) => false,
+        }
+    }
+
     /// For `map_err` on file operations: names the action and the path. A full disk, an exhausted quota and
     /// exhausted inodes are all [`BlobError::NoSpace`].
     pub(crate) fn io(
         action: &'static str,
         path: &Path,
     ) -> impl FnOnce(std::io::Error) -> BlobError {
-        move |source| match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => BlobError::NoSpace,
-            _ => BlobError::Io {
+        move |source| {
+            if is_no_space(&source) {
+                return BlobError::NoSpace;
+            }
+            BlobError::Io {
                 action,
                 path: path.to_path_buf(),
                 source,
-            },
+            }
         }
     }
+}
+
+fn is_no_space(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }

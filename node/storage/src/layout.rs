@@ -3,25 +3,29 @@
 //! ```text
 //! lock             held by the process that uses the directory
 //! format           version of everything below; written last when the directory is created
-//! raft/            IDENTITY, the log (RocksDB), its high-water mark
+//! raft/            IDENTITY, PLACE, the log (RocksDB), its high-water mark
 //! state/           generations of the applied state (RocksDB) and which one is current
-//! blobs/           IDENTITY, the blobs
+//! blobs/           IDENTITY, the blobs, the high-water mark of their index
+//! blobs/uploads/   what is being uploaded: it becomes a blob by a rename, which no mount may stand in the way of
 //! local/           index of the blobs here (RocksDB)
-//! uploads/         what is being uploaded
 //! snapshots/       states on their way in from other nodes
 //! ```
 //! `raft` and `blobs` may be mounts of their own: an identity in each tells when one of them is not the right one.
-//! A directory that is not whole is refused, never repaired: what is missing may have been acknowledged.
+//! A directory that is not whole is refused, never repaired: what is missing may have been acknowledged. So is a copy:
+//! whoever moves a directory to another disk says so with [`accept_copy`].
 
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use metadata::ids::NodeId;
+use rustix::fs::{Mode, OFlags};
 
 use crate::durable;
 use crate::error::StorageError;
 use crate::identity::{self, Identity};
+use crate::place::{self, Place, Placed};
 
 const LOCK: &str = "lock";
 const FORMAT_FILE: &str = "format";
@@ -33,7 +37,9 @@ const FORMAT: u32 = 1;
 pub(crate) const RAFT: &str = "raft";
 pub(crate) const STATE: &str = "state";
 const BLOBS: &str = "blobs";
-const UPLOADS: &str = "uploads";
+const UPLOADS: &str = "blobs/uploads";
+/// Where earlier versions had them.
+const FORMER_UPLOADS: &str = "uploads";
 const LOCAL: &str = "local";
 const SNAPSHOTS: &str = "snapshots";
 
@@ -75,6 +81,8 @@ impl DataDir {
             );
             return Err(StorageError::Refused { path: root, why });
         }
+        check_place(&root)?;
+        move_uploads(&root)?;
         Ok(DataDir {
             root,
             identity: Mutex::new(identity),
@@ -175,14 +183,92 @@ impl DataDir {
     }
 }
 
-/// Takes the lock of a directory that exists, without creating anything.
-pub(crate) fn lock_existing(root: &Path) -> Result<File, StorageError> {
-    if !root.join(LOCK).is_file() {
-        let why = "it is no data directory of a node".to_owned();
+/// Takes over what an earlier version was staging. What cannot be renamed could not have become a blob either.
+fn move_uploads(root: &Path) -> Result<(), StorageError> {
+    let former = root.join(FORMER_UPLOADS);
+    if !former.is_dir() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(&former).map_err(StorageError::io("list", &former))? {
+        let entry = entry.map_err(StorageError::io("list", &former))?;
+        let moved = std::fs::rename(entry.path(), root.join(UPLOADS).join(entry.file_name()));
+        if moved.is_err() {
+            durable::remove_file(&entry.path())?;
+        }
+    }
+    // It may be a mount of its own.
+    if let Err(error) = durable::remove_file(&former) {
+        tracing::debug!(%error, "the former directory of uploads stays");
+    }
+    durable::sync_dir(&root.join(UPLOADS))
+}
+
+/// Refuses a copy of a directory. One that has no file yet gets it: it is new, or an earlier version made it.
+fn check_place(root: &Path) -> Result<(), StorageError> {
+    let raft = root.join(RAFT);
+    match Place::look(&raft)? {
+        Placed::Here => Ok(()),
+        Placed::Unknown => Place::save(&raft, root),
+        Placed::Copy(original) => {
+            let why = format!(
+                "{RAFT}/{} says that it is a copy of the data directory made at {}, and a node that runs twice loses what it \
+                 acknowledged; if the original is never started again, run `argosy accept-copy --data {}`",
+                place::FILE,
+                original.display(),
+                root.display()
+            );
+            Err(StorageError::Refused {
+                path: root.to_path_buf(),
+                why,
+            })
+        }
+    }
+}
+
+/// Makes a copy of a data directory the one that counts; it must not be in use. Returns the node it belongs to. The
+/// caller promises that the original is never started again, and was not since the copy was made.
+///
+/// # Errors
+/// `StorageError::Refused` when the original is still where it was, when a process uses the copy, or when it is no
+/// whole data directory.
+pub fn accept_copy(root: &Path) -> Result<NodeId, StorageError> {
+    let _lock = lock_existing(root)?;
+    let identity = inspect(root)?;
+    let raft = root.join(RAFT);
+    if let Ok(Placed::Copy(original)) = Place::look(&raft)
+        && !is_same_file(&original, root)
+        && inspect(&original).is_ok_and(|other| other.disk_id == identity.disk_id)
+    {
+        let why = format!(
+            "the original is still there, at {}; remove it or its file {} first: of the two only one may ever run again",
+            original.display(),
+            original.join(FORMAT_FILE).display()
+        );
         return Err(StorageError::Refused {
             path: root.to_path_buf(),
             why,
         });
+    }
+    Place::save(&raft, root)?;
+    Ok(identity.node_id)
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let key = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    key(one).is_some() && key(one) == key(other)
+}
+
+/// Takes the lock of a directory that exists, without creating anything.
+pub(crate) fn lock_existing(root: &Path) -> Result<File, StorageError> {
+    let path = root.join(LOCK);
+    if !path.is_file() {
+        let why =
+            "it is no file: this is no data directory of a node, or it was removed and the next start makes it again"
+                .to_owned();
+        return Err(StorageError::Refused { path, why });
     }
     lock(root)
 }
@@ -202,12 +288,10 @@ pub(crate) fn inspect(root: &Path) -> Result<Identity, StorageError> {
 /// Takes the lock; the kernel gives it back when the process ends, however it ends.
 fn lock(root: &Path) -> Result<File, StorageError> {
     let path = root.join(LOCK);
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(StorageError::io("create", &path))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
+        .map(File::from)
+        .map_err(|error| StorageError::io("create", &path)(error.into()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -275,14 +359,21 @@ fn create(root: &Path, node_id: NodeId) -> Result<(), StorageError> {
 /// The first thing in a directory that creating it does not put there. A mount may have a `lost+found`.
 fn unexpected_entry(directory: &Path) -> Result<Option<String>, StorageError> {
     let partial = format!("{}{}", identity::FILE, durable::PARTIAL_SUFFIX);
+    let of_an_earlier_try = [identity::FILE, &partial, place::FILE, "lost+found"];
     for entry in std::fs::read_dir(directory).map_err(StorageError::io("list", directory))? {
         let entry = entry.map_err(StorageError::io("list", directory))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if ![identity::FILE, &partial, "lost+found"].contains(&name.as_str()) {
+        // Uploads may be lost: an empty directory of them is not worth a refusal.
+        let is_scratch = name == "uploads" && is_empty(&entry.path());
+        if !of_an_earlier_try.contains(&name.as_str()) && !is_scratch {
             return Ok(Some(name));
         }
     }
     Ok(None)
+}
+
+fn is_empty(directory: &Path) -> bool {
+    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Reads both identities of a complete directory and compares them; finishes what a crash interrupted.
@@ -336,8 +427,9 @@ fn read_identity(root: &Path) -> Result<Identity, StorageError> {
             blobs
         });
     }
+    const FILE: &str = identity::FILE;
     let why = format!(
-        "{RAFT} is disk {} of node {} in cluster {}, {BLOBS} is disk {} of node {} in cluster {}; they belong to \
+        "{RAFT}/{FILE} says disk {} of node {} in cluster {}, {BLOBS}/{FILE} disk {} of node {} in cluster {}; they belong to \
          different data directories, mount the right ones or replace this node",
         raft.disk_id,
         raft.node_id,

@@ -22,5 +22,7 @@ pub mod reserve;
 pub mod rocks;
 pub mod state;
 
+mod alarm;
 mod identity;
+mod place;
 mod snapshot_stream;

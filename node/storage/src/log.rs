@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::error::StorageError;
 
@@ -46,4 +47,8 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// Sets a named value. Durable on return when `sync`.
     fn set_hard_state(&self, name: &str, value: Bytes, sync: bool) -> Result<(), StorageError>;
+
+    /// How long the sync that runs now has taken; zero when none runs. A disk that hangs reports no error: it shows
+    /// only here.
+    fn sync_age(&self) -> Duration;
 }

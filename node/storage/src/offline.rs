@@ -7,6 +7,7 @@ use crate::blob::offline::OfflineBlobs;
 use crate::error::StorageError;
 use crate::identity::Identity;
 use crate::layout;
+use crate::place::{Place, Placed};
 use crate::rocks::StorageOptions;
 use crate::rocks::offline::{LogSummary, OfflineState, inspect_log};
 
@@ -51,6 +52,17 @@ impl OfflineDir {
     /// The cluster it is bound to, once it is.
     pub fn cluster_id(&self) -> Option<&str> {
         self.identity.cluster_id.as_deref()
+    }
+
+    /// Where the directory was that this one is a copy of; `None` when it is none.
+    ///
+    /// # Errors
+    /// The file that tells is damaged.
+    pub fn copy_of(&self) -> Result<Option<PathBuf>, StorageError> {
+        Ok(match Place::look(&self.root.join(layout::RAFT))? {
+            Placed::Copy(original) => Some(original),
+            Placed::Here | Placed::Unknown => None,
+        })
     }
 
     /// Reads the log and compares it with its high-water mark.

@@ -1,7 +1,8 @@
 //! Load for `tests/bench`: one scenario a run, bounded in count, against one or more endpoints on loopback.
 //!
 //! Blocking sockets and a thread for each client, so that the generator costs as little as it can on the machine it
-//! shares with what it measures. Prints one JSON object: operations, bytes, seconds.
+//! shares with what it measures. Prints one JSON object: operations, bytes, seconds, and percentiles of
+//! the time of one operation.
 
 mod client;
 mod scenarios;
@@ -12,7 +13,7 @@ use scenarios::{Outcome, Plan};
 
 const USAGE: &str = "usage: load SCENARIO key=value...
 scenarios: push pull images manifests list mounts deletes tags repositories
-keys: endpoints=HOST:PORT,... clients=N count=N size=BYTES repository=NAME path=PATH accept=TYPE seed=N";
+keys: endpoints=HOST:PORT,... clients=N count=N size=BYTES repository=NAME path=PATH accept=TYPE seed=N seconds=S";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -32,8 +33,13 @@ fn main() -> ExitCode {
             operations,
             bytes,
             seconds,
+            p50_ms,
+            p99_ms,
         }) => {
-            println!("{{\"operations\":{operations},\"bytes\":{bytes},\"seconds\":{seconds:.6}}}");
+            println!(
+                "{{\"operations\":{operations},\"bytes\":{bytes},\"seconds\":{seconds:.6},\
+                 \"p50_ms\":{p50_ms:.3},\"p99_ms\":{p99_ms:.3}}}"
+            );
             ExitCode::SUCCESS
         }
         Err(reason) => {

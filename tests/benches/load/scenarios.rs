@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     path: String,
     accept: String,
     seed: u64,
+    /// A run ends after this time, whatever its count; 0: it does not.
+    seconds: f64,
 }
 
 /// What was done.
@@ -29,6 +31,9 @@ pub(crate) struct Outcome {
     pub(crate) operations: u64,
     pub(crate) bytes: u64,
     pub(crate) seconds: f64,
+    /// Time of one operation: half of them took less, and 99 of 100.
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
 }
 
 type Failure = String;
@@ -44,6 +49,7 @@ impl Plan {
             path: String::new(),
             accept: "*/*".into(),
             seed: 1,
+            seconds: 0.0,
         };
         for argument in arguments {
             let (key, value) = argument
@@ -59,6 +65,11 @@ impl Plan {
                 "clients" => plan.clients = number()?.max(1),
                 "count" => plan.count = number()?,
                 "size" => plan.size_bytes = number()?,
+                "seconds" => {
+                    plan.seconds = value
+                        .parse()
+                        .map_err(|_| format!("{value:?} is no number"))?;
+                }
                 "seed" => plan.seed = number()? as u64,
                 "repository" => plan.repository = value.into(),
                 "path" => plan.path = value.into(),
@@ -98,19 +109,22 @@ fn spread(
 ) -> Result<Outcome, Failure> {
     let next = AtomicUsize::new(0);
     let started = Instant::now();
-    let results: Vec<Result<u64, Failure>> = std::thread::scope(|scope| {
+    let is_over = || plan.seconds > 0.0 && started.elapsed().as_secs_f64() >= plan.seconds;
+    let results: Vec<Result<Done, Failure>> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..plan.clients)
             .map(|number| {
-                let (next, work) = (&next, &work);
+                let (next, work, is_over) = (&next, &work, &is_over);
                 scope.spawn(move || {
                     let mut client = plan.client(number);
-                    let mut bytes = 0;
+                    let mut done = Done::default();
                     loop {
                         let item = next.fetch_add(1, Ordering::Relaxed);
-                        if item >= count {
-                            return Ok(bytes);
+                        if item >= count || is_over() {
+                            return Ok(done);
                         }
-                        bytes += work(&mut client, item)?;
+                        let begun = Instant::now();
+                        done.bytes += work(&mut client, item)?;
+                        done.millis.push(begun.elapsed().as_secs_f64() * 1e3);
                     }
                 })
             })
@@ -121,15 +135,39 @@ fn spread(
             .collect()
     });
     let seconds = started.elapsed().as_secs_f64();
-    let mut bytes = 0;
+    let mut all = Done::default();
     for result in results {
-        bytes += result?;
+        let done = result?;
+        all.bytes += done.bytes;
+        all.millis.extend(done.millis);
     }
+    all.millis.sort_by(f64::total_cmp);
     Ok(Outcome {
-        operations: count as u64,
-        bytes,
+        operations: all.millis.len() as u64,
+        bytes: all.bytes,
         seconds,
+        p50_ms: all.percentile(50),
+        p99_ms: all.percentile(99),
     })
+}
+
+/// What one client did.
+#[derive(Default)]
+struct Done {
+    bytes: u64,
+    /// How long each operation took.
+    millis: Vec<f64>,
+}
+
+impl Done {
+    /// Of sorted times.
+    fn percentile(&self, percent: usize) -> f64 {
+        let last = self.millis.len().saturating_sub(1);
+        self.millis
+            .get((self.millis.len() * percent / 100).min(last))
+            .copied()
+            .unwrap_or(0.0)
+    }
 }
 
 fn expect(answer: Answer, status: u16, what: &str) -> Result<Answer, Failure> {

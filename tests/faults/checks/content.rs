@@ -73,23 +73,21 @@ fn judge(content: &Content, story: &Story<'_>, pull: &Operation) -> Option<(Chec
             ))
         }
         None => {
-            let put = story
-                .puts
-                .iter()
-                .filter(done)
-                .find(|put| put.returned_at_ns < pull.called_at_ns)?;
-            let may_be_deleted = story
-                .deletes
-                .iter()
-                .filter(happened)
-                .any(|delete| delete.called_at_ns < pull.returned_at_ns);
-            (!may_be_deleted).then(|| {
-                let text = format!(
-                    "LOST {path}: acknowledged by node {} (#{}), missing on node {node} (#{id})",
-                    put.node, put.id
-                );
-                (Check::Durable, text)
-            })
+            // Only a delete that may have taken effect after the put and before the pull explains it.
+            let may_be_deleted_after = |put: &Operation| {
+                story.deletes.iter().filter(happened).any(|delete| {
+                    delete.end_ns() >= put.called_at_ns && delete.called_at_ns < pull.returned_at_ns
+                })
+            };
+            let put =
+                story.puts.iter().filter(done).find(|put| {
+                    put.returned_at_ns < pull.called_at_ns && !may_be_deleted_after(put)
+                })?;
+            let text = format!(
+                "LOST {path}: acknowledged by node {} (#{}), missing on node {node} (#{id})",
+                put.node, put.id
+            );
+            Some((Check::Durable, text))
         }
     }
 }
@@ -216,6 +214,22 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_that_is_lost_after_it_was_pushed_again_is_found() {
+        let story = |deleted: Outcome, times| {
+            [
+                put(Outcome::Done, (0, 10)),
+                delete(deleted, times),
+                put(Outcome::Done, (21, 30)),
+                pull(None, (31, 32)),
+            ]
+        };
+        // The delete was over before the second push began: it explains nothing.
+        assert_eq!(found(&story(Outcome::Done, (11, 20))), Some(Check::Durable));
+        assert_eq!(found(&story(Outcome::Done, (11, 22))), None);
+        assert_eq!(found(&story(Outcome::Unknown, (11, 20))), None);
+    }
+
+    #[test]
     fn a_resurrection_is_found() {
         let story = [
             put(Outcome::Done, (0, 10)),
@@ -251,7 +265,12 @@ mod tests {
             is_blob: true,
             ..content()
         };
-        let image = Arc::new(Image::new("t".into(), content(), vec![blob.clone()]));
+        let image = Arc::new(Image::new(
+            "t".into(),
+            content(),
+            vec![blob.clone()],
+            Vec::new(),
+        ));
         let mut served = pull(GOOD, (11, 12));
         served.client = VERIFIER;
         let outcome = Outcome::Seen(None);

@@ -1,4 +1,4 @@
-//! The offline check of data directories, as an operator would run it.
+//! The offline check of data directories, as an operator would run it. A program without it fails the run.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,12 +8,6 @@ use anyhow::Result;
 use crate::cluster::Cluster;
 use crate::cluster::node::binary;
 use crate::report::{Check, Report};
-
-/// Whether this program has the offline check.
-fn is_there() -> Result<bool> {
-    let help = Command::new(binary()?).arg("--help").output()?;
-    Ok(String::from_utf8_lossy(&help.stdout).contains("fsck"))
-}
 
 /// Checks the directories of all nodes together. The nodes must not run.
 pub(crate) fn check(cluster: &Cluster, report: &Report) -> Result<()> {
@@ -27,9 +21,6 @@ pub(crate) fn check(cluster: &Cluster, report: &Report) -> Result<()> {
 
 /// The same for any directories.
 pub(crate) fn check_directories(directories: &[&Path], report: &Report) -> Result<()> {
-    if !is_there()? {
-        return Ok(());
-    }
     report.made(Check::Fsck);
     let mut command = Command::new(binary()?);
     command.arg("fsck");

@@ -39,6 +39,7 @@ impl Client<'_> {
         let Some(image) = self.world.some_image(&mut self.rng) else {
             return;
         };
+        let deletes = image.deletes();
         let node = self.node();
         let Outcome::Seen(Some(_)) = self.pull(&image.manifest, node) else {
             return;
@@ -46,7 +47,8 @@ impl Client<'_> {
         for blob in &image.blobs {
             let node = self.node();
             let outcome = self.pull(blob, node);
-            if outcome == Outcome::Seen(None) && image.stage() == Stage::Acknowledged {
+            let is_kept = image.stage() == Stage::Acknowledged && image.deletes() == deletes;
+            if outcome == Outcome::Seen(None) && is_kept {
                 let text = format!(
                     "node {}: {} has no {}",
                     node.0,

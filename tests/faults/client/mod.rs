@@ -17,7 +17,7 @@ use crate::history::{Action, Content, History, Outcome};
 use crate::http::{self, Answer, Failure, Request};
 use crate::report::{Check, Report};
 use crate::rng::Rng;
-use push::Image;
+use push::{Image, Stage};
 
 /// Answers after a disk was in trouble that are still explained by it.
 const TROUBLE_TIME: Duration = Duration::from_secs(45);
@@ -46,10 +46,17 @@ pub(crate) struct World {
     /// Manifests may be refused for content that was collected: the grace time of collection is 0.
     pub(crate) may_be_rejected: bool,
     pub(crate) rejections: AtomicU64,
+    /// Writes that were acknowledged.
+    pub(crate) writes: AtomicU64,
+    /// Images pushed again after their delete.
+    pub(crate) pushes_again: AtomicU64,
+    /// How long a client goes on with one step of a push; zero: a few tries, as docker does, and no finding.
+    pub(crate) patience: Duration,
     pub(crate) stop: AtomicBool,
     /// Every image a client began to push.
     pub(crate) images: Mutex<Vec<Arc<Image>>>,
     pub(crate) pool: Vec<Vec<u8>>,
+    pool_digests: Vec<String>,
     pub(crate) slots: tags::Slots,
     /// The last moment at which a disk was in trouble.
     disk_trouble: Mutex<Option<Instant>>,
@@ -65,6 +72,7 @@ impl World {
         duration: Duration,
     ) -> World {
         let mut rng = Rng::new(seed, 0x9001);
+        let pool: Vec<_> = (0..push::POOL).map(|_| push::pool_blob(&mut rng)).collect();
         World {
             nodes,
             history,
@@ -76,9 +84,13 @@ impl World {
             pushed_bytes: AtomicU64::new(0),
             may_be_rejected: false,
             rejections: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            pushes_again: AtomicU64::new(0),
+            patience: Duration::ZERO,
             stop: AtomicBool::new(false),
             images: Mutex::default(),
-            pool: (0..push::POOL).map(|_| push::pool_blob(&mut rng)).collect(),
+            pool_digests: pool.iter().map(|bytes| digest_of(bytes)).collect(),
+            pool,
             slots: tags::Slots::default(),
             disk_trouble: Mutex::default(),
         }
@@ -96,6 +108,14 @@ impl World {
             .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
+    /// Called when no disk is in trouble any more and every node has been started since.
+    pub(crate) fn end_disk_trouble(&self) {
+        *self
+            .disk_trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Whether a node may answer 500 or end because of its disk.
     pub(crate) fn has_disk_trouble(&self) -> bool {
         let trouble = self
@@ -103,6 +123,26 @@ impl World {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         trouble.is_some_and(|last| last.elapsed() < TROUBLE_TIME)
+    }
+
+    /// The bytes of a shared layer.
+    pub(crate) fn shared(&self, digest: &str) -> Option<&[u8]> {
+        let at = self.pool_digests.iter().position(|known| known == digest)?;
+        self.pool.get(at).map(Vec::as_slice)
+    }
+
+    /// How many images stand where `stage` says.
+    pub(crate) fn count(&self, stage: Stage) -> usize {
+        let images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        images.iter().filter(|image| image.stage() == stage).count()
+    }
+
+    /// Some image that stands there.
+    pub(crate) fn some_image_at(&self, stage: Stage, rng: &mut Rng) -> Option<Arc<Image>> {
+        let images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = images.iter().filter(|image| image.stage() == stage);
+        let there: Vec<&Arc<Image>> = there.collect();
+        (!there.is_empty()).then(|| (*rng.pick(&there)).clone())
     }
 
     /// Some image that was pushed.
@@ -152,6 +192,9 @@ impl<'a> Client<'a> {
             Err(Failure::NotSent) => Outcome::NotDone,
             Err(Failure::Broken(_)) => Outcome::Unknown,
         };
+        if outcome == Outcome::Done {
+            self.world.writes.fetch_add(1, Ordering::SeqCst);
+        }
         let (revision, text) = match &answer {
             // The revision of a 404 is only an upper bound.
             Ok(answer) if answer.status == 404 => (None, "404".to_owned()),

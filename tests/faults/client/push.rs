@@ -1,8 +1,9 @@
 //! Pushing images the way real clients do: blobs first, in one piece or in chunks over several nodes, then the manifest.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use super::{Client, World, digest_of};
 use crate::history::{Action, Content, Outcome};
@@ -14,7 +15,7 @@ use crate::rng::Rng;
 pub(crate) const POOL: usize = 50;
 /// How often a client tries one step, as docker does.
 const TRIES: usize = 6;
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Where an image stands, as its pusher and its deleter know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,18 +35,27 @@ pub(crate) struct Image {
     pub(crate) tag: String,
     pub(crate) manifest: Content,
     pub(crate) blobs: Vec<Content>,
+    pub(crate) body: Vec<u8>,
     stage: AtomicU8,
+    /// How often its delete began.
+    deletes: AtomicU64,
 }
 
 impl Image {
-    pub(crate) fn new(tag: String, manifest: Content, blobs: Vec<Content>) -> Image {
-        let stage = AtomicU8::new(Stage::Pushing as u8);
+    pub(crate) fn new(tag: String, manifest: Content, blobs: Vec<Content>, body: Vec<u8>) -> Image {
         Image {
             tag,
             manifest,
             blobs,
-            stage,
+            body,
+            stage: AtomicU8::new(Stage::Pushing as u8),
+            deletes: AtomicU64::new(0),
         }
+    }
+
+    /// Equal before and after something: nobody began to delete it meanwhile.
+    pub(crate) fn deletes(&self) -> u64 {
+        self.deletes.load(Ordering::SeqCst)
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -59,10 +69,15 @@ impl Image {
 
     /// Moves from one stage to another; false when it is not there.
     pub(crate) fn advance(&self, from: Stage, to: Stage) -> bool {
-        let (from, to) = (from as u8, to as u8);
-        self.stage
-            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+        let (seqcst, is_delete) = (Ordering::SeqCst, to == Stage::Deleting);
+        let moved = self
+            .stage
+            .compare_exchange(from as u8, to as u8, seqcst, seqcst);
+        // Before anybody can push it again: only who moved it here moves it on.
+        if moved.is_ok() && is_delete {
+            self.deletes.fetch_add(1, Ordering::SeqCst);
+        }
+        moved.is_ok()
     }
 }
 
@@ -118,9 +133,19 @@ enum Attempt {
 impl Client<'_> {
     /// Pushes a new image into `repository` as `tag`; returns it when it was acknowledged.
     pub(crate) fn push_image(&mut self, repository: &str, tag: &str) -> Option<Arc<Image>> {
+        self.push_image_of(repository, tag, 40)
+    }
+
+    /// The same; so many layers of 100 are shared.
+    pub(crate) fn push_image_of(
+        &mut self,
+        repository: &str,
+        tag: &str,
+        shared: u64,
+    ) -> Option<Arc<Image>> {
         let mut layers = Vec::new();
         for _ in 0..self.rng.range(2, 7) {
-            if self.rng.percent(40) {
+            if self.rng.percent(shared) {
                 let pool = &self.world.pool;
                 layers.push(self.rng.pick(pool).clone());
             } else {
@@ -142,20 +167,61 @@ impl Client<'_> {
             .map(|(digest, _)| content(digest, true))
             .collect();
         blobs.dedup();
-        let image = Image::new(tag.to_owned(), content(&digest_of(&body), false), blobs);
-        let image = Arc::new(image);
+        let manifest = content(&digest_of(&body), false);
+        let image = Arc::new(Image::new(tag.to_owned(), manifest, blobs, body));
         self.world
             .images
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(image.clone());
-        for (bytes, (digest, _)) in layers.iter().zip(&described) {
-            if !self.ensure_blob(repository, bytes, digest) {
-                return None;
-            }
+        let layers: Vec<(&[u8], &str)> = layers
+            .iter()
+            .zip(&described)
+            .map(|(bytes, (digest, _))| (bytes.as_slice(), digest.as_str()))
+            .collect();
+        self.push_parts(&image, &layers).then_some(image)
+    }
+
+    /// Pushes the blobs of an image that nobody else pushes or deletes now, then its manifest.
+    fn push_parts(&mut self, image: &Image, layers: &[(&[u8], &str)]) -> bool {
+        let repository = &image.manifest.repository;
+        layers
+            .iter()
+            .all(|(bytes, digest)| self.ensure_blob(repository, bytes, digest))
+            && self.put_manifest(&image.manifest, &image.tag, &image.body)
+            && image.advance(Stage::Pushing, Stage::Acknowledged)
+    }
+
+    /// Pushes an image again that was deleted; false when it cannot, for want of the bytes of its layers.
+    pub(crate) fn push_again(&mut self, image: &Image) -> bool {
+        let world = self.world;
+        let layers: Option<Vec<(&[u8], &str)>> = image
+            .blobs
+            .iter()
+            .map(|blob| Some((world.shared(&blob.digest)?, blob.digest.as_str())))
+            .collect();
+        let Some(layers) = layers else {
+            return false;
+        };
+        image.advance(Stage::Deleted, Stage::Pushing) && self.push_parts(image, &layers)
+    }
+
+    /// Whether a step that failed `attempt` times since `started` is tried once more; else that is a finding where
+    /// clients are patient enough to outlast every fault.
+    fn goes_on(&self, attempt: usize, started: Instant, content: &Content) -> bool {
+        let patience = self.world.patience;
+        if attempt < TRIES || started.elapsed() < patience {
+            return true;
         }
-        let was_put = self.put_manifest(&image.manifest, tag, &body);
-        (was_put && image.advance(Stage::Pushing, Stage::Acknowledged)).then_some(image)
+        if !patience.is_zero() {
+            let text = format!("{content:?}: gave up after {attempt} tries");
+            self.world.report.found(Check::Rejections, text);
+        }
+        false
+    }
+
+    fn pause_after(&mut self, attempt: usize) {
+        self.pause(100, 400 * (attempt as u64 + 1).min(TRIES as u64));
     }
 
     /// Makes sure that a blob is in the repository: asks first, mounts it, or pushes it.
@@ -165,7 +231,9 @@ impl Client<'_> {
             digest: digest.to_owned(),
             is_blob: true,
         };
-        for attempt in 0..TRIES {
+        let started = Instant::now();
+        let mut attempt = 0;
+        while self.goes_on(attempt, started, &content) {
             if self.world.is_over() {
                 return false;
             }
@@ -189,7 +257,8 @@ impl Client<'_> {
             if is_done {
                 return true;
             }
-            self.pause(100, 400 * (attempt as u64 + 1));
+            self.pause_after(attempt);
+            attempt += 1;
         }
         false
     }
@@ -206,7 +275,7 @@ impl Client<'_> {
     }
 
     /// One step of an upload. `Err` is the reason to start again.
-    fn step(
+    pub(crate) fn step(
         &mut self,
         node: (u64, SocketAddr),
         request: &Request<'_>,
@@ -339,7 +408,9 @@ impl Client<'_> {
             headers: format!("Content-Type: {MANIFEST_TYPE}\r\n"),
             body,
         };
-        for attempt in 0..TRIES {
+        let started = Instant::now();
+        let mut attempt = 0;
+        while self.goes_on(attempt, started, content) {
             let node = self.node();
             let action = Action::Put(content.clone());
             let (outcome, answer) = self.perform(action, node, &request);
@@ -356,7 +427,8 @@ impl Client<'_> {
             if self.world.is_over() {
                 return false;
             }
-            self.pause(100, 400 * (attempt as u64 + 1));
+            self.pause_after(attempt);
+            attempt += 1;
         }
         false
     }

@@ -1,9 +1,10 @@
 //! Reading and moving tags that many clients share. What is written is unique, so that every read tells which write
 //! it saw.
 
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
-use super::push::manifest;
+use super::push::{MANIFEST_TYPE, manifest};
 use super::{Client, digest_of};
 use crate::history::{Action, Content, Outcome};
 use crate::http::Request;
@@ -77,6 +78,27 @@ impl Client<'_> {
         }
     }
 
+    /// Writes through one node only, to the end. The other clients go from node to node, and all of them may wait for the
+    /// same node that is cut off: then their silence says nothing about the others.
+    pub(crate) fn write_through(&mut self, node: (u64, SocketAddr)) {
+        for number in 0.. {
+            if self.world.is_over() {
+                return;
+            }
+            let register = format!("through{}-g{}", node.0, number / OPERATIONS);
+            let (body, digest) = self.unique();
+            let path = format!("/v2/{REPOSITORY}/manifests/{register}");
+            let request = Request {
+                method: "PUT",
+                path: &path,
+                headers: format!("Content-Type: {MANIFEST_TYPE}\r\n"),
+                body: &body,
+            };
+            self.perform(Action::PutTag { register, digest }, node, &request);
+            self.pause(200, 600);
+        }
+    }
+
     fn read_tag(&mut self, slot: usize, register: String, path: &str) {
         let method = if self.rng.percent(30) { "HEAD" } else { "GET" };
         let request = Request {
@@ -111,7 +133,7 @@ impl Client<'_> {
         swap: Option<Option<String>>,
     ) {
         let (body, digest) = self.unique();
-        let mut headers = "Content-Type: application/vnd.oci.image.manifest.v1+json\r\n".to_owned();
+        let mut headers = format!("Content-Type: {MANIFEST_TYPE}\r\n");
         let action = match swap {
             None => Action::PutTag {
                 register,

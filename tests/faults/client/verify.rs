@@ -45,7 +45,7 @@ pub(crate) fn read_everything(world: &World) {
 }
 
 impl Client<'_> {
-    fn read_back(&mut self, content: &Content, node: (u64, SocketAddr)) {
+    pub(crate) fn read_back(&mut self, content: &Content, node: (u64, SocketAddr)) {
         for _ in 0..TRIES {
             if let Outcome::Seen(_) = self.pull(content, node) {
                 return;
@@ -53,6 +53,6 @@ impl Client<'_> {
             self.pause(200, 600);
         }
         let text = format!("node {}: {} cannot be read", node.0, content.path());
-        self.world.report.found(Check::Alive, text);
+        self.world.report.found(Check::Durable, text);
     }
 }

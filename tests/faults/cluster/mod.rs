@@ -10,8 +10,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use proto::admin::admin_client::AdminClient;
-use proto::admin::{CheckReply, CheckRequest, StatusReply, StatusRequest};
+use proto::admin::gc_client::GcClient;
+use proto::admin::heal_client::HealClient;
+use proto::admin::{
+    AddMemberRequest, CheckReply, CheckRequest, GcRunRequest, StartScrubRequest, StatusReply,
+    StatusRequest,
+};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::http;
@@ -21,6 +27,8 @@ use node::Node;
 
 /// How long one administrative question may take.
 const ADMIN_TIME: Duration = Duration::from_secs(3);
+/// How long a round of collection, or a change of the members, may take.
+const GC_TIME: Duration = Duration::from_secs(20);
 /// Reading a whole state takes longer.
 const CHECK_TIME: Duration = Duration::from_secs(120);
 
@@ -36,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) disk_bytes: Option<u64>,
     /// Put libfaketime before each node.
     pub(crate) has_fake_clock: bool,
+    /// Only the first node starts a cluster, the others wait to be added.
+    pub(crate) grows: bool,
     /// TOML for every node.
     pub(crate) settings: String,
     pub(crate) seed: u64,
@@ -98,9 +108,14 @@ impl Plan {
                 format!("    {{ id = {member}, grpc = \"{at}\" }},\n")
             })
             .collect();
+        let cluster = match (self.grows, node) {
+            (true, 1) => String::new(),
+            (true, _) => "wait_for_init = true\n".to_owned(),
+            (false, _) => format!("members = [\n{members}]\n"),
+        };
         format!(
             "[node]\nid = {node}\ndata_dir = \"{}\"\n\n[http]\nlisten = \"{http}\"\n\n[grpc]\nlisten = \"{grpc}\"\n\n\
-             [cluster]\nmembers = [\n{members}]\n\n{}",
+             [cluster]\n{cluster}\n{}",
             data.display(),
             self.settings
         )
@@ -110,6 +125,15 @@ impl Plan {
 impl Cluster {
     /// Makes disks, configurations and the network, and starts every node.
     pub(crate) fn start(plan: Plan) -> Result<Cluster> {
+        let cluster = Cluster::prepare(plan)?;
+        for node in &cluster.nodes {
+            node.start()?;
+        }
+        Ok(cluster)
+    }
+
+    /// Makes everything that nodes need, and starts none.
+    pub(crate) fn prepare(plan: Plan) -> Result<Cluster> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -148,16 +172,12 @@ impl Cluster {
                 plan.has_fake_clock,
             ));
         }
-        let cluster = Cluster {
+        Ok(Cluster {
             nodes,
             network,
             plan,
             runtime,
-        };
-        for node in &cluster.nodes {
-            node.start()?;
-        }
-        Ok(cluster)
+        })
     }
 
     pub(crate) fn node(&self, id: u64) -> &Node {
@@ -168,24 +188,28 @@ impl Cluster {
     pub(crate) fn wait_ready(&self, bound: Duration) -> Result<()> {
         let deadline = Instant::now() + bound;
         for node in &self.nodes {
-            loop {
-                node.check_alive()?;
-                if self.is_ready(node) {
-                    break;
-                }
-                let reason = self
-                    .status(node.id)
-                    .map_or_else(|| "it does not answer".to_owned(), |status| status.reason);
-                ensure!(
-                    Instant::now() < deadline,
-                    "node {} is not ready after {} s: {reason}",
-                    node.id,
-                    bound.as_secs()
-                );
-                std::thread::sleep(Duration::from_millis(100));
-            }
+            self.wait_ready_of(node.id, deadline.saturating_duration_since(Instant::now()))?;
         }
         Ok(())
+    }
+
+    /// The same for one node.
+    pub(crate) fn wait_ready_of(&self, id: u64, bound: Duration) -> Result<()> {
+        let (node, deadline) = (self.node(id), Instant::now() + bound);
+        loop {
+            node.check_alive()?;
+            if self.is_ready(node) {
+                return Ok(());
+            }
+            let reason = self
+                .status(id)
+                .map_or_else(|| "it does not answer".to_owned(), |status| status.reason);
+            ensure!(
+                Instant::now() < deadline,
+                "node {id} is not ready in time: {reason}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn is_ready(&self, node: &Node) -> bool {
@@ -222,6 +246,63 @@ impl Cluster {
                 Ok::<_, anyhow::Error>(client.check(CheckRequest {}).await?.into_inner())
             };
             tokio::time::timeout(CHECK_TIME, asked).await?
+        })
+    }
+
+    /// Asks a node for a round of garbage collection; finished when it is over, or refused.
+    pub(crate) fn start_round(&self, id: u64) -> JoinHandle<()> {
+        let grpc = self.node(id).grpc;
+        self.runtime.spawn(async move {
+            let asked = async {
+                let mut client = GcClient::new(channel(grpc).await?);
+                client.run(GcRunRequest {}).await?;
+                Ok::<_, anyhow::Error>(())
+            };
+            // How it went is nobody's business: the node is about to die.
+            let _ = tokio::time::timeout(CHECK_TIME, asked).await;
+        })
+    }
+
+    /// One round of garbage collection, now.
+    pub(crate) fn collect_garbage(&self, id: u64) -> Result<()> {
+        let grpc = self.node(id).grpc;
+        self.runtime.block_on(async {
+            let asked = async {
+                let mut client = GcClient::new(channel(grpc).await?);
+                client.run(GcRunRequest {}).await?;
+                Ok(())
+            };
+            tokio::time::timeout(GC_TIME, asked).await?
+        })
+    }
+
+    /// Has a node read everything it has.
+    pub(crate) fn scrub(&self, id: u64) -> Result<()> {
+        let grpc = self.node(id).grpc;
+        self.runtime.block_on(async {
+            let asked = async {
+                let mut client = HealClient::new(channel(grpc).await?);
+                client.start_scrub(StartScrubRequest {}).await?;
+                Ok(())
+            };
+            tokio::time::timeout(ADMIN_TIME, asked).await?
+        })
+    }
+
+    /// Makes `new` a member; asks node `id`.
+    pub(crate) fn add_member(&self, id: u64, new: u64) -> Result<()> {
+        let (grpc, grpc_address) = (self.node(id).grpc, self.node(new).grpc.to_string());
+        let wanted = AddMemberRequest {
+            id: new,
+            grpc_address,
+        };
+        self.runtime.block_on(async {
+            let asked = async {
+                let mut client = admin(grpc).await?;
+                client.add_member(wanted).await?;
+                Ok(())
+            };
+            tokio::time::timeout(GC_TIME, asked).await?
         })
     }
 
@@ -268,8 +349,10 @@ impl Drop for Cluster {
 }
 
 async fn admin(grpc: SocketAddr) -> Result<AdminClient<Channel>> {
-    let channel = Endpoint::from_shared(format!("http://{grpc}"))?
-        .connect()
-        .await?;
-    Ok(AdminClient::new(channel))
+    Ok(AdminClient::new(channel(grpc).await?))
+}
+
+async fn channel(grpc: SocketAddr) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{grpc}"))?;
+    Ok(endpoint.connect().await?)
 }

@@ -1,9 +1,11 @@
 //! One process. Its directory and ports stay the same over restarts.
 
 use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,9 @@ const FAKETIME: [&str; 2] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
 ];
+
+/// What a node with failpoints follows, beside its configuration.
+const FAILPOINTS: &str = "failpoints";
 
 /// The program under test: `ARGOSY_BIN_DIR`, or where `cargo build` puts it.
 pub(crate) fn binary() -> Result<PathBuf> {
@@ -57,6 +62,7 @@ pub(crate) struct Node {
     pub(crate) disk: Option<Disk>,
     has_fake_clock: bool,
     child: Mutex<Option<Child>>,
+    lives: AtomicU64,
 }
 
 impl Node {
@@ -78,6 +84,7 @@ impl Node {
             disk,
             has_fake_clock,
             child: Mutex::default(),
+            lives: AtomicU64::new(0),
         }
     }
 
@@ -103,9 +110,15 @@ impl Node {
                     .env("FAKETIME_CACHE_DURATION", "1")
                     .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
             }
+            self.lives.fetch_add(1, Ordering::SeqCst);
             *child = Some(command.spawn().context("cannot start argosy")?);
         }
         Ok(())
+    }
+
+    /// How often it was started.
+    pub(crate) fn lives(&self) -> u64 {
+        self.lives.load(Ordering::SeqCst)
     }
 
     fn clock(&self) -> PathBuf {
@@ -118,6 +131,43 @@ impl Node {
         let part = self.directory.join("clock.part");
         fs::write(&part, format!("{offset}\n"))?;
         Ok(fs::rename(part, self.clock())?)
+    }
+
+    /// Sets the failpoints of the node, now or when it starts. Returns what the node prints once it knows.
+    pub(crate) fn set_failpoints(&self, text: &str) -> Result<String> {
+        let part = self.directory.join("failpoints.part");
+        fs::write(&part, text)?;
+        fs::rename(part, self.directory.join(FAILPOINTS))?;
+        Ok(format!(
+            "failpoints set: {}",
+            text.trim().replace('\n', "; ")
+        ))
+    }
+
+    /// Bytes it has printed so far.
+    pub(crate) fn printed_bytes(&self) -> u64 {
+        fs::metadata(self.log()).map_or(0, |metadata| metadata.len())
+    }
+
+    /// What it printed after `from_bytes`.
+    pub(crate) fn printed_since(&self, from_bytes: u64) -> Result<String> {
+        let mut file = File::open(self.log())?;
+        file.seek(SeekFrom::Start(from_bytes))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// How it ended by itself, if it did; then it does not count as running.
+    pub(crate) fn ended(&self) -> Option<String> {
+        self.check_alive().err().map(|error| error.to_string())
+    }
+
+    /// Replaces words of its configuration; they count from its next start.
+    pub(crate) fn edit_configuration(&self, from: &str, to: &str) -> Result<()> {
+        let path = self.directory.join("config.toml");
+        let text = fs::read_to_string(&path)?.replace(from, to);
+        Ok(fs::write(path, text)?)
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -206,6 +256,7 @@ pub(crate) fn command(config: &Path, log: &Path) -> Result<Command> {
         .args(["serve", "--config"])
         .arg(config)
         .env("RUST_BACKTRACE", "1")
+        .env("FAILPOINTS_FILE", config.with_file_name(FAILPOINTS))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

@@ -1,12 +1,14 @@
 //! The one who breaks things: a seeded schedule of faults, each begun, held and healed.
 
 mod clock;
+mod collection;
 mod disk;
 mod network;
 mod power;
 mod process;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,10 @@ use crate::rng::Rng;
 
 /// A node that was killed replays its log; the machine may be busy.
 const READY_TIME: Duration = Duration::from_secs(120);
+/// What the majority may need until it serves again, on a busy machine.
+const SETTLE_TIME: Duration = Duration::from_secs(10);
+/// The shortest time in which it must then be seen to serve.
+const SERVING_TIME: Duration = Duration::from_secs(5);
 /// The longest a follower waits before it stands for election; the configuration of the nodes.
 pub(crate) const ELECTION: Duration = Duration::from_millis(1600);
 
@@ -28,8 +34,12 @@ pub(crate) const ELECTION: Duration = Duration::from_millis(1600);
 pub(crate) enum Kind {
     /// SIGKILL of one node, the leader, or all.
     Kill,
+    /// SIGKILL of the leader in the middle of a round of garbage collection.
+    Collect,
     /// SIGSTOP for half to ten election timeouts, then SIGCONT.
     Pause,
+    /// SIGSTOP of the leader every two seconds, each time for a little more than an election timeout.
+    Churn,
     /// SIGTERM and start, one node or one after the other.
     Restart,
     /// One node cut off, the leader cut off, one direction, or one pair.
@@ -64,9 +74,21 @@ pub(crate) struct Stage<'a> {
     pub(crate) report: Arc<Report>,
     /// How often each kind was made.
     pub(crate) made: Mutex<BTreeMap<Kind, usize>>,
+    /// Whether the fault of the moment has no second one beside it.
+    is_alone: AtomicBool,
 }
 
-impl Stage<'_> {
+impl<'a> Stage<'a> {
+    pub(crate) fn new(cluster: &'a Cluster, world: &'a World, report: Arc<Report>) -> Stage<'a> {
+        Stage {
+            cluster,
+            world,
+            report,
+            made: Mutex::default(),
+            is_alone: AtomicBool::new(true),
+        }
+    }
+
     /// Makes faults until the world is over.
     pub(crate) fn run(&self, kinds: &[Kind], seed: u64) {
         self.report.made(Check::Ready);
@@ -91,6 +113,7 @@ impl Stage<'_> {
             };
             let second = (!network.is_empty() && !kind.is_of_the_network() && rng.percent(30))
                 .then(|| *rng.pick(&network));
+            self.is_alone.store(second.is_none(), Ordering::SeqCst);
             let (mut one, mut other) = (Rng::new(rng.next(), 1), Rng::new(rng.next(), 2));
             std::thread::scope(|scope| {
                 if let Some(second) = second {
@@ -108,7 +131,9 @@ impl Stage<'_> {
         let started = Instant::now();
         let result = match kind {
             Kind::Kill => process::kill(self, rng),
+            Kind::Collect => collection::kill_in_round(self, rng),
             Kind::Pause => process::pause(self, rng),
+            Kind::Churn => process::churn(self, rng),
             Kind::Restart => process::restart(self, rng),
             Kind::Partition => network::partition(self, rng),
             Kind::Slow => network::slow(self, rng),
@@ -171,6 +196,34 @@ impl Stage<'_> {
         let end = Instant::now() + time;
         while Instant::now() < end && !self.world.is_over() {
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits while a majority of the nodes can work: after the time that an election takes, writes must succeed.
+    pub(crate) fn hold_serving(&self, time: Duration) {
+        self.hold(time.min(SETTLE_TIME));
+        let rest = time.saturating_sub(SETTLE_TIME);
+        if rest < SERVING_TIME {
+            self.hold(rest);
+        } else {
+            self.serving(|| self.hold(rest));
+        }
+    }
+
+    /// Some writes must succeed while this goes on, unless it is cut short or another fault is made beside it.
+    pub(crate) fn serving(&self, work: impl FnOnce()) {
+        let done = || self.world.writes.load(Ordering::SeqCst);
+        let (before, started) = (done(), Instant::now());
+        work();
+        if self.world.is_over() || !self.is_alone.load(Ordering::SeqCst) {
+            return;
+        }
+        self.report.made(Check::Progress);
+        if done() == before {
+            let at = self.world.started.elapsed().as_secs();
+            let time = started.elapsed().as_secs();
+            let text = format!("at {at} s: not one write succeeded for {time} s");
+            self.report.found(Check::Progress, text);
         }
     }
 

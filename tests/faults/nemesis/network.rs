@@ -21,6 +21,23 @@ fn others(stage: &Stage<'_>, node: u64) -> Vec<u64> {
 }
 
 pub(super) fn partition(stage: &Stage<'_>, rng: &mut Rng) -> Result<String> {
+    let (what, has_majority) = if stage.cluster.nodes.len() >= 5 && rng.percent(50) {
+        split(stage, rng)
+    } else {
+        cut_one(stage, rng)
+    };
+    let time = Duration::from_millis(rng.range(1_000, 20_000));
+    if has_majority {
+        stage.hold_serving(time);
+    } else {
+        stage.hold(time);
+    }
+    stage.cluster.network.heal();
+    Ok(format!("partition: {what}"))
+}
+
+/// Cuts links of one node, mostly of the leader. Whatever is cut, the others can go on.
+fn cut_one(stage: &Stage<'_>, rng: &mut Rng) -> (String, bool) {
     let victim = if rng.percent(60) {
         stage.leader(rng)
     } else {
@@ -51,10 +68,31 @@ pub(super) fn partition(stage: &Stage<'_>, rng: &mut Rng) -> Result<String> {
             "does not reach one other"
         }
     };
-    let time = Duration::from_millis(rng.range(1_000, 15_000));
-    stage.hold(time);
-    stage.cluster.network.heal();
-    Ok(format!("partition: node {victim} {what}"))
+    (
+        format!("node {victim} {what}"),
+        stage.cluster.nodes.len() > 2,
+    )
+}
+
+/// Splits a larger cluster into groups, or leaves each node its two neighbours only.
+fn split(stage: &Stage<'_>, rng: &mut Rng) -> (String, bool) {
+    let mut ids: Vec<u64> = stage.cluster.nodes.iter().map(|node| node.id).collect();
+    for last in (1..ids.len()).rev() {
+        ids.swap(last, rng.index(last + 1));
+    }
+    let (name, has_majority) = *rng.pick(&[("3/2", true), ("2/2/1", false), ("ring", false)]);
+    let count = ids.len();
+    let is_linked = |one: usize, other: usize| match name {
+        "3/2" => (one < 3) == (other < 3),
+        "2/2/1" => one / 2 == other / 2,
+        _ => (one + 1) % count == other || (other + 1) % count == one,
+    };
+    for one in 0..count {
+        for other in (0..count).filter(|other| *other != one && !is_linked(one, *other)) {
+            stage.cluster.network.set(ids[one], ids[other], CUT);
+        }
+    }
+    (format!("{name} of nodes {ids:?}"), has_majority)
 }
 
 /// Sets the links of one node, or all.
@@ -68,8 +106,12 @@ fn weather(stage: &Stage<'_>, rng: &mut Rng, weather: Weather) -> String {
             }
         }
     }
-    let time = Duration::from_millis(rng.range(3_000, 15_000));
-    stage.hold(time);
+    let time = Duration::from_millis(rng.range(3_000, 20_000));
+    if weather.reset_per_mille == 0 {
+        stage.hold_serving(time);
+    } else {
+        stage.hold(time);
+    }
     stage.cluster.network.heal();
     if everywhere {
         "all links".to_owned()

@@ -37,11 +37,29 @@ pub(super) fn pause(stage: &Stage<'_>, rng: &mut Rng) -> Result<String> {
     for id in &victims {
         stage.cluster.node(*id).pause();
     }
+    // Every client may be waiting for an answer of the one that stands still: nothing is said of progress.
     stage.hold(time);
     for id in &victims {
         stage.cluster.node(*id).resume();
     }
     Ok(format!("pause {name} for {} ms", time.as_millis()))
+}
+
+/// The leader stands still again and again, just long enough for another to follow it.
+pub(super) fn churn(stage: &Stage<'_>, rng: &mut Rng) -> Result<String> {
+    let rounds = rng.range(6, 10);
+    let mut leaders = Vec::new();
+    stage.serving(|| {
+        for _ in 0..rounds {
+            let leader = stage.leader(rng);
+            leaders.push(leader);
+            stage.cluster.node(leader).pause();
+            stage.hold(ELECTION * 5 / 4);
+            stage.cluster.node(leader).resume();
+            stage.hold(Duration::from_millis(rng.range(0, 500)));
+        }
+    });
+    Ok(format!("churn: leaders {leaders:?} stood still in turn"))
 }
 
 pub(super) fn restart(stage: &Stage<'_>, rng: &mut Rng) -> Result<String> {

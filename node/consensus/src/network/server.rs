@@ -9,6 +9,7 @@ use openraft::alias::SnapshotOf;
 use openraft::raft::AppendEntriesResponse;
 use proto::raft as wire;
 use proto::raft::raft_server::{Raft, RaftServer};
+use storage::failpoints::hit;
 use tokio::io::AsyncWriteExt;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -57,18 +58,22 @@ impl Service {
         let theirs = headers
             .get(CLUSTER_HEADER)
             .and_then(|value| value.to_str().ok());
+        let disk = headers
+            .get(DISK_HEADER)
+            .and_then(|value| value.to_str().ok());
+        let other_disk = disk.filter(|disk| *disk != self.node.options.disk_id);
         match (theirs, self.node.cluster.peers.cluster()) {
             (Some(theirs), Some(ours)) if theirs != ours => {
+                if let Some(disk) = other_disk {
+                    self.node.refuse_cluster(theirs, disk);
+                }
                 return Err(Status::failed_precondition(
                     "the caller belongs to another cluster",
                 ));
             }
             _ => {}
         }
-        let disk = headers
-            .get(DISK_HEADER)
-            .and_then(|value| value.to_str().ok());
-        if disk.is_some_and(|disk| disk != self.node.options.disk_id) {
+        if other_disk.is_some() {
             self.node.refuse_disk();
             return Err(Status::failed_precondition("this node has another disk"));
         }
@@ -181,6 +186,8 @@ impl Raft for Service {
         {
             return Err(Status::invalid_argument("not an entry"));
         }
+        let failed = |error: std::io::Error| Status::internal(error.to_string());
+        hit("forward_before_propose").map_err(failed)?;
         let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
         let result = match self
             .node
@@ -194,6 +201,7 @@ impl Raft for Service {
             Attempt::Unknown => Wire::Unknown(wire::Empty {}),
             Attempt::Stopped(error) => return Err(stopped(error)),
         };
+        hit("forward_before_answer").map_err(failed)?;
         Ok(Response::new(wire::ForwardResponse {
             result: Some(result),
         }))
@@ -267,6 +275,7 @@ impl RaftNode {
             match parts.message().await?.and_then(|chunk| chunk.part) {
                 Some(Part::Data(data)) => {
                     size_bytes += data.len() as u64;
+                    hit("snapshot_receive_chunk").map_err(|error| failed(&error))?;
                     file.write_all(&data)
                         .await
                         .map_err(|error| failed(&error))?;
@@ -276,6 +285,7 @@ impl RaftNode {
             }
         }
         file.flush().await.map_err(|error| failed(&error))?;
+        hit("snapshot_received").map_err(|error| failed(&error))?;
         let snapshot = SnapshotOf::<TypeConfig, SnapshotData> {
             meta,
             snapshot: SnapshotData::Received(received),

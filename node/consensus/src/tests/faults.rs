@@ -330,6 +330,33 @@ async fn every_proposal_over_a_link_that_keeps_breaking_is_applied_exactly_once(
     );
 }
 
+/// What a stopping node has sent may still be committed by the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_that_raft_took_before_it_stopped_has_an_unknown_outcome() {
+    let cluster = TestCluster::formed(3).await;
+    let leader = cluster.node(cluster.leader().await).clone();
+    let last = leader.status().last_log_index;
+    cluster.set_isolated(leader.node_id().0, true);
+    let proposing = leader.clone();
+    let proposed = tokio::spawn(async move { put(&proposing, "halfway").await });
+    eventually("the entry is in the log", || {
+        leader.status().last_log_index > last
+    })
+    .await;
+    leader.cluster.raft.shutdown().await.unwrap();
+    let outcome = proposed.await.unwrap();
+    assert!(
+        matches!(outcome, Err(LogError::OutcomeUnknown)),
+        "{outcome:?}"
+    );
+    // Nothing was proposed of what comes later.
+    let refused = put(&leader, "late").await;
+    assert!(
+        matches!(refused, Err(LogError::ShuttingDown)),
+        "{refused:?}"
+    );
+}
+
 fn open_tickets(node: &RaftNode) -> usize {
     metadata::log::read(node, |view| {
         let mut count = 0;

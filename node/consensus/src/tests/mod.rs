@@ -4,6 +4,7 @@ mod cluster;
 mod faults;
 mod forming;
 mod links;
+mod membership;
 mod snapshots;
 mod suite;
 
@@ -112,6 +113,21 @@ impl TestCluster {
         }
     }
 
+    /// Nodes 1 and 2 of three members: only an operator may form a cluster without the third.
+    pub(super) async fn start_without_third(&mut self) {
+        for node in [1, 2] {
+            self.open(node).await.unwrap();
+        }
+        let members = self.seat(1).options().members;
+        let (first, second) = (self.node(1), self.node(2));
+        let (formed, first, second) =
+            tokio::join!(first.initialize(&members), first.join(), second.join());
+        formed.unwrap();
+        first.unwrap();
+        second.unwrap();
+        self.settled().await;
+    }
+
     pub(super) fn node(&self, node: u64) -> &Arc<RaftNode> {
         self.seat(node).running()
     }
@@ -160,6 +176,13 @@ impl TestCluster {
         let _ = running.stop.send(());
         running.server.await.unwrap();
         wait_until_released(running.node).await;
+    }
+
+    /// Empties the directory of a stopped node.
+    pub(super) fn lose_disk(&self, node: u64) {
+        for store in ["log", "state"] {
+            std::fs::remove_dir_all(self.seat(node).directory.path().join(store)).unwrap();
+        }
     }
 
     /// Opens a stopped node again and joins.
@@ -236,6 +259,11 @@ impl TestCluster {
 }
 
 impl Seat {
+    /// Cuts or mends the address that this node tells the others.
+    pub(super) fn set_front_cut(&self, is_cut: bool) {
+        self.front.set_cut(is_cut);
+    }
+
     fn running(&self) -> &Arc<RaftNode> {
         &self.running.as_ref().unwrap().node
     }

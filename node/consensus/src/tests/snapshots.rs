@@ -16,12 +16,7 @@ fn purge_early(options: &mut crate::RaftOptions) {
 async fn a_late_third_node_gets_the_state_and_then_the_log() {
     let mut cluster = TestCluster::seats(3).await;
     cluster.adjust = purge_early;
-    cluster.open(1).await.unwrap();
-    cluster.open(2).await.unwrap();
-    let (first, second) = tokio::join!(cluster.node(1).join(), cluster.node(2).join());
-    first.unwrap();
-    second.unwrap();
-    cluster.settled().await;
+    cluster.start_without_third().await;
     for number in 0..100 {
         put(cluster.node(number % 2 + 1), &format!("t{number}"))
             .await

@@ -14,8 +14,8 @@ use crate::command::{CollectManifests, DeleteBlobs, GcLimits, GcStep, PauseGc};
 use crate::ids::{LogTime, RepositoryId};
 use crate::key::{self, Reader, Table};
 use crate::record::{
-    BlobRecord, Collected, DeletedBlobRecord, GcRecord, LinkRecord, ReferencesRecord,
-    ReferrerReviewRecord, RepositoryStateRecord,
+    BlobRecord, Collected, DeletedBlobRecord, EdgeKind, GcRecord, LinkRecord, ReferrerReviewRecord,
+    RepositoryStateRecord,
 };
 use crate::response::{BlobsDeleted, CollectedManifest, GcStepped, Rejection, Response};
 use crate::scan;
@@ -153,12 +153,29 @@ fn is_more_due(scope: &Scope<'_, '_>, limits: &GcLimits) -> Result<bool, ApplyEr
             return Ok(true);
         }
     }
+    if next_to_forget(scope)?.is_some() {
+        return Ok(true);
+    }
     for table in [Table::ReferrerReview, Table::RemovedRepository] {
         if scan::first_key(scope.state, &key::table(table))?.is_some() {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// The deleted blob that is remembered for the longest time, when that is long enough.
+fn next_to_forget(scope: &Scope<'_, '_>) -> Result<Option<(Vec<u8>, Digest)>, ApplyError> {
+    let Some(key) = scan::first_key(scope.state, &key::table(Table::DeletedBlobAt))? else {
+        return Ok(None);
+    };
+    let digest = digest_behind(Table::DeletedBlobAt, &key)?;
+    let deleted: DeletedBlobRecord = scope.load_promised(
+        &key::deleted_blob(&digest),
+        "every deleted blob on the list is remembered",
+    )?;
+    let is_over = deleted.deleted_at.plus_ms(DELETED_BLOB_TTL_MS) <= scope.now;
+    Ok(is_over.then_some((key, digest)))
 }
 
 struct Step {
@@ -354,18 +371,9 @@ impl Step {
 
     fn forget_deleted_blobs(&mut self, scope: &mut Scope<'_, '_>) -> Result<(), ApplyError> {
         while self.left > 0 {
-            let table = key::table(Table::DeletedBlobAt);
-            let Some(key) = scan::first_key(scope.state, &table)? else {
+            let Some((key, digest)) = next_to_forget(scope)? else {
                 break;
             };
-            let digest = digest_behind(Table::DeletedBlobAt, &key)?;
-            let deleted: DeletedBlobRecord = scope.load_promised(
-                &key::deleted_blob(&digest),
-                "every deleted blob on the list is remembered",
-            )?;
-            if deleted.deleted_at.plus_ms(DELETED_BLOB_TTL_MS) > scope.now {
-                break;
-            }
             scope.delete(key);
             scope.delete(key::deleted_blob(&digest));
             self.spend(1);
@@ -434,27 +442,21 @@ fn is_wanted(scope: &Scope<'_, '_>, digest: &Digest) -> Result<bool, ApplyError>
         return Ok(true);
     }
     for table in [Table::Edge, Table::DeletedEdge] {
-        let mut manifests: Vec<(RepositoryId, Digest)> = Vec::new();
+        let (mut children, mut is_wanted) = (0, false);
         let prefix = key::of_digest(table, digest);
-        scan::visit(scope.state, &prefix, None, &mut |key, _| {
-            let mut parts = Reader::new(table, key)?;
-            let _named = parts.digest()?;
-            manifests.push((RepositoryId(parts.number()?), parts.digest()?));
-            Ok(if manifests.len() == EDGES_CHECKED {
+        scan::visit(scope.state, &prefix, None, &mut |_, value| {
+            // An index may name it as a child manifest, which is no need of the blob of the same digest.
+            is_wanted = EdgeKind::decode(value) != Some(EdgeKind::Child);
+            children += 1;
+            is_wanted |= children == EDGES_CHECKED;
+            Ok(if is_wanted {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             })
         })?;
-        if manifests.len() == EDGES_CHECKED {
+        if is_wanted {
             return Ok(true);
-        }
-        for (repository, manifest) in manifests {
-            // An index may name it as a child manifest, which is no need of the blob of the same digest.
-            let references: ReferencesRecord = restore::references(scope, repository, &manifest)?;
-            if references.blobs.contains(digest) {
-                return Ok(true);
-            }
         }
     }
     Ok(false)

@@ -1,19 +1,28 @@
 //! Records that others are derived from. Each `put_*` takes the record as it was and as it shall be, and keeps
 //! every derived key in step, so no command can forget one.
 
+use std::ops::ControlFlow;
+
 use oci::{Digest, Tag};
 
 use super::{ApplyError, Scope, review};
-use crate::ids::{LogTime, RepositoryId, TicketId};
+use crate::codec::Record;
+use crate::ids::{LogTime, NodeId, RepositoryId, TicketId};
 use crate::key::{self, Table};
 use crate::record::{
-    BlobRecord, DeletedManifestRecord, LinkRecord, ManifestRecord, RepositoryStateRecord,
-    RevisionRecord, TagChange, TagRecord, TicketRecord,
+    BlobRecord, DeletedManifestRecord, HolderSetRecord, LinkRecord, ManifestRecord,
+    RepositoryStateRecord, RevisionRecord, TagChange, TagRecord, TicketRecord,
 };
 use crate::scan;
 use crate::view::ViewError;
 
-/// Derived: `Placement`, `Copies`, `UnlinkedBlob`, `CondemnedBlob`, totals.
+/// Changes of one tag that are remembered, at least; at most [`TRIM_EVERY`] more.
+pub const TAG_HISTORY_MAX: usize = 1000;
+
+/// Changes of one tag after which those that are too old are looked for.
+const TRIM_EVERY: u64 = 64;
+
+/// Derived: `Placement`, `Copies`, `HolderSet`, `UnlinkedBlob`, `CondemnedBlob`, totals.
 pub(super) fn put_blob(
     scope: &mut Scope<'_, '_>,
     digest: &Digest,
@@ -43,31 +52,41 @@ pub(super) fn put_blob(
     move_key(scope, since(|blob| blob.condemned_since), |since| {
         key::condemned_blob(since, digest)
     });
-    let copies = (before.and_then(counted_copies), counted_copies(after));
+    let holders = (before.and_then(counted), counted(after));
+    let copies = (
+        holders.0.map(<[NodeId]>::len),
+        holders.1.map(<[NodeId]>::len),
+    );
     move_key(scope, copies, |copies| key::copies(copies as u64, digest));
-
-    let totals = scope.totals()?;
+    if holders.0 != holders.1 {
+        count_holders(scope, holders.0, |blobs| blobs.checked_sub(1))?;
+        count_holders(scope, holders.1, |blobs| blobs.checked_add(1))?;
+    }
     if before.is_none() {
+        let totals = scope.totals()?;
         totals.blobs += 1;
         totals.blob_bytes += after.size_bytes;
     }
-    if copies.0 != copies.1 {
-        let by_copies = &mut totals.blobs_by_copies;
-        if let Some(old) = copies.0 {
-            let slot = by_copies.get_mut(old).filter(|count| **count > 0);
-            *slot.ok_or(ApplyError::Broken {
-                law: "totals count every blob by its copies",
-            })? -= 1;
+    Ok(())
+}
+
+fn count_holders(
+    scope: &mut Scope<'_, '_>,
+    holders: Option<&[NodeId]>,
+    add: impl Fn(u64) -> Option<u64>,
+) -> Result<(), ApplyError> {
+    let Some(key) = holders.map(key::holder_set) else {
+        return Ok(());
+    };
+    let before: HolderSetRecord = scope.load(&key)?.unwrap_or_default();
+    match add(before.blobs) {
+        Some(0) => scope.delete(key),
+        Some(blobs) => scope.save(key, &HolderSetRecord { blobs }),
+        None => {
+            return Err(ApplyError::Broken {
+                law: "every blob is counted with those of the same holders",
+            });
         }
-        if let Some(new) = copies.1 {
-            by_copies.resize(by_copies.len().max(new + 1), 0);
-            by_copies[new] += 1;
-        }
-        let used = by_copies
-            .iter()
-            .rposition(|count| *count > 0)
-            .map_or(0, |last| last + 1);
-        by_copies.truncate(used);
     }
     Ok(())
 }
@@ -164,8 +183,8 @@ pub(super) fn put_repository_state(
 }
 
 /// Condemned blobs are not worth repairing, so they are not counted.
-fn counted_copies(blob: &BlobRecord) -> Option<usize> {
-    blob.condemned_since.is_none().then_some(blob.holders.len())
+fn counted(blob: &BlobRecord) -> Option<&[NodeId]> {
+    blob.condemned_since.is_none().then_some(&blob.holders)
 }
 
 /// Moves a key that exists for `Some` position only.
@@ -259,13 +278,7 @@ pub(super) fn put_tag(
     move_key(scope, (old, after), |digest| {
         key::tag_of(repository, &digest, tag)
     });
-    let change = TagChange {
-        index: scope.at,
-        digest: after,
-        proposed_at: scope.entry.proposed_at,
-        subject: scope.entry.subject.clone(),
-    };
-    scope.save(key::tag_change(repository, tag, scope.at), &change);
+    remember_change(scope, repository, tag, after)?;
     if old.is_none() || after.is_none() {
         let changed_at = scope.at;
         scope.save(
@@ -280,6 +293,44 @@ pub(super) fn put_tag(
         _ => {}
     }
     review::tag_moved(scope, repository, old, after)
+}
+
+/// Writes the change to the history of the tag. Every so many changes those beyond the newest [`TAG_HISTORY_MAX`] are
+/// forgotten: looking for them at each one would make every push of a busy tag read all of its history.
+fn remember_change(
+    scope: &mut Scope<'_, '_>,
+    repository: RepositoryId,
+    tag: &Tag,
+    digest: Option<Digest>,
+) -> Result<(), ApplyError> {
+    let history = key::tag_history(repository, tag);
+    let decode = |key: &[u8], value: &[u8]| Ok(Some(<TagChange as Record>::decode(key, value)?));
+    let newest = scan::page(scope.state, &history, None, 1, decode)?.pop();
+    let change = TagChange {
+        index: scope.at,
+        digest,
+        proposed_at: scope.entry.proposed_at,
+        subject: scope.entry.subject.clone(),
+        number: newest.map_or(0, |newest| newest.number) + 1,
+    };
+    scope.save(key::tag_change(repository, tag, scope.at), &change);
+    if change.number <= TAG_HISTORY_MAX as u64 || !change.number.is_multiple_of(TRIM_EVERY) {
+        return Ok(());
+    }
+    let (mut kept, mut old) = (0, Vec::new());
+    scan::visit(scope.state, &history, None, &mut |key, _| {
+        // Newest first.
+        if kept == TAG_HISTORY_MAX {
+            old.push(key.to_vec());
+        } else {
+            kept += 1;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    for key in old {
+        scope.delete(key);
+    }
+    Ok(())
 }
 
 /// Whether a manifest of the repository names the digest.

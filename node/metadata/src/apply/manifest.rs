@@ -228,9 +228,9 @@ fn attach(
 ) -> Result<(), ApplyError> {
     index::put_manifest(scope, repository, digest, None, Some(&stored.record))?;
     scope.save(key::references(repository, digest), &stored.references);
-    for named in stored.references.all() {
-        scope.mark(key::edge(named, repository, digest));
-        review::edge_added(scope, repository, named)?;
+    for (named, kind) in stored.references.edges() {
+        scope.save_edge(key::edge(&named, repository, digest), kind);
+        review::edge_added(scope, repository, &named)?;
     }
     put_referrer(scope, repository, digest, stored);
     Ok(())
@@ -286,9 +286,9 @@ pub(super) fn hide(
 ) -> Result<(), ApplyError> {
     let tags = tags_of(scope, repository, digest)?;
     index::put_manifest(scope, repository, digest, Some(&stored.record), None)?;
-    for named in stored.references.all() {
-        scope.delete(key::edge(named, repository, digest));
-        scope.mark(key::deleted_edge(named, repository, digest));
+    for (named, kind) in stored.references.edges() {
+        scope.delete(key::edge(&named, repository, digest));
+        scope.save_edge(key::deleted_edge(&named, repository, digest), kind);
     }
     if let Some(subject) = &stored.record.subject {
         scope.delete(key::referrer(repository, subject, digest));

@@ -27,7 +27,7 @@ use crate::entry::Entry;
 use crate::ids::{LogIndex, LogTime, RepositoryId};
 use crate::key::{self, Table};
 use crate::record::{
-    ClusterRecord, RepositoryRecord, RepositoryStateRecord, RevisionRecord, TimeRecord,
+    ClusterRecord, EdgeKind, RepositoryRecord, RepositoryStateRecord, RevisionRecord, TimeRecord,
     TotalsRecord,
 };
 use crate::response::{Outcome, Rejection, Response};
@@ -39,6 +39,7 @@ pub use collect::{
     DELETED_BLOB_TTL_MS, MAX_BLOBS_PER_COMMAND, MAX_GC_BUDGET, MAX_MANIFESTS_PER_COMMAND,
     MAX_REASON_BYTES,
 };
+pub use index::TAG_HISTORY_MAX;
 pub use session::{ANSWERS_PER_SESSION, SESSION_TTL_MS};
 pub use ticket::{MAX_TICKET_TTL_MS, MAX_TICKETS_PER_COMMAND};
 pub use time::{MAX_TICK_MS, TICKETS_EXPIRED_PER_TICK};
@@ -192,6 +193,10 @@ impl Scope<'_, '_> {
 
     fn save<R: Record>(&mut self, key: Vec<u8>, record: &R) {
         self.state.put(key, record.encode());
+    }
+
+    fn save_edge(&mut self, key: Vec<u8>, kind: EdgeKind) {
+        self.state.put(key, kind.encode());
     }
 
     fn mark(&mut self, key: Vec<u8>) {

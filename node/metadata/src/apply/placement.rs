@@ -51,12 +51,17 @@ pub(super) fn drop_surplus(
     Ok(Response::Done)
 }
 
-/// No floor here: the copy is gone already, and counting it would only hide that.
+/// What is gone is not counted, or its loss would be hidden. A damaged copy has a floor, decided in the order of the
+/// log: of two nodes that find the last two copies damaged at the same moment, one keeps its own, counted.
 pub(super) fn report_lost(
     scope: &mut Scope<'_, '_>,
     command: &ReportLost,
 ) -> Result<Response, Refusal> {
     let (before, after) = without_holder(scope, &command.digest, command.node)?;
+    let reached = Nodes::load(scope)?.live_copies(&after.holders);
+    if reached == 0 && !command.is_gone {
+        return Err(Rejection::TooFewCopies { reached, wanted: 1 }.into());
+    }
     index::put_blob(scope, &command.digest, Some(&before), &after)?;
     Ok(Response::Done)
 }

@@ -89,9 +89,9 @@ fn bring_back(
 ) -> Result<(), ApplyError> {
     index::put_deleted_manifest(scope, repository, digest, Some(deleted), None)?;
     index::put_manifest(scope, repository, digest, None, Some(&deleted.manifest))?;
-    for named in references.all() {
-        scope.delete(key::deleted_edge(named, repository, digest));
-        scope.mark(key::edge(named, repository, digest));
+    for (named, kind) in references.edges() {
+        scope.delete(key::deleted_edge(&named, repository, digest));
+        scope.save_edge(key::edge(&named, repository, digest), kind);
     }
     let stored = Stored {
         record: deleted.manifest.clone(),

@@ -27,9 +27,9 @@ const FLOOR_TTL_MS: u64 = 24 * 60 * 60 * 1000;
 /// Sessions reviewed by one tick: each may delete a thousand answers.
 const SESSIONS_REVIEWED_PER_TICK: usize = 4;
 
-/// Digests kept of a remembered list: a manifest can name a hundred thousand unknown ones, and the answer to a
-/// repeated request only has to be refused for the same reason.
-const DIGESTS_REMEMBERED: usize = 100;
+/// Items kept of a remembered list: a manifest can name a hundred thousand unknown blobs, and a command of garbage
+/// collection delete a thousand. What a repeated request is told needs no more.
+const ITEMS_REMEMBERED: usize = 100;
 
 /// What the state knows of a request.
 pub(super) enum Request {
@@ -65,8 +65,14 @@ pub(super) fn remember(
     outcome: &Outcome,
 ) -> Result<(), ApplyError> {
     let mut outcome = outcome.clone();
-    if let Response::Rejected(Rejection::ReferencesUnknown(digests)) = &mut outcome.response {
-        digests.truncate(DIGESTS_REMEMBERED);
+    match &mut outcome.response {
+        Response::Rejected(Rejection::ReferencesUnknown(digests)) => {
+            digests.truncate(ITEMS_REMEMBERED);
+        }
+        Response::BlobsDeleted(deleted) => deleted.digests.truncate(ITEMS_REMEMBERED),
+        Response::ManifestsCollected(collected) => collected.truncate(ITEMS_REMEMBERED),
+        Response::ManifestRestored { tags } => tags.truncate(ITEMS_REMEMBERED),
+        _ => {}
     }
     scope.save(
         slot(request),

@@ -65,6 +65,7 @@ pub(super) fn encode(command: &Command) -> Message {
         Command::ReportLost(c) => Message::ReportLost(pb::ReportLost {
             node: c.node.0,
             digest: digest_bytes(&c.digest),
+            is_gone: c.is_gone,
         }),
         Command::Tick(c) => Message::Tick(pb::Tick {
             previous_sequence: c.previous_sequence,
@@ -136,6 +137,7 @@ pub(super) fn decode(message: Message) -> Result<Command, CodecError> {
         Message::ReportLost(m) => Command::ReportLost(ReportLost {
             node: NodeId(m.node),
             digest: digest("digest", &m.digest)?,
+            is_gone: m.is_gone,
         }),
         Message::Tick(m) => Command::Tick(Tick {
             previous_sequence: m.previous_sequence,

@@ -6,7 +6,8 @@ use proto::record as pb;
 use super::{CodecError, Record, optional_digest, optional_digest_bytes, repository};
 use crate::ids::{LogIndex, LogTime};
 use crate::record::{
-    Collected, DeletedBlobRecord, GcRecord, ReferrerReviewRecord, RepositoryStateRecord,
+    Collected, DeletedBlobRecord, GcRecord, HolderSetRecord, ReferrerReviewRecord,
+    RepositoryStateRecord,
 };
 
 impl Record for GcRecord {
@@ -73,6 +74,17 @@ impl Record for ReferrerReviewRecord {
         Ok(ReferrerReviewRecord {
             after: optional_digest("referrer review", &m.after)?,
         })
+    }
+}
+
+impl Record for HolderSetRecord {
+    fn encode(&self) -> Vec<u8> {
+        pb::HolderSet { blobs: self.blobs }.encode_to_vec()
+    }
+
+    fn decode(_key: &[u8], value: &[u8]) -> Result<Self, CodecError> {
+        let m = pb::HolderSet::decode(value)?;
+        Ok(HolderSetRecord { blobs: m.blobs })
     }
 }
 

@@ -77,7 +77,6 @@ impl Record for TotalsRecord {
             manifest_bytes: self.manifest_bytes,
             blobs: self.blobs,
             blob_bytes: self.blob_bytes,
-            blobs_by_copies: self.blobs_by_copies.clone(),
             deleted_manifests: self.deleted_manifests,
             deleted_manifest_bytes: self.deleted_manifest_bytes,
         };
@@ -93,7 +92,6 @@ impl Record for TotalsRecord {
             manifest_bytes: m.manifest_bytes,
             blobs: m.blobs,
             blob_bytes: m.blob_bytes,
-            blobs_by_copies: m.blobs_by_copies,
             deleted_manifests: m.deleted_manifests,
             deleted_manifest_bytes: m.deleted_manifest_bytes,
         })
@@ -234,6 +232,7 @@ impl Record for TagChange {
             digest: optional_digest_bytes(self.digest.as_ref()),
             proposed_at_unix_ms: self.proposed_at.0,
             subject: self.subject.clone(),
+            number: self.number,
         };
         message.encode_to_vec()
     }
@@ -248,6 +247,7 @@ impl Record for TagChange {
             digest: optional_digest("tag change", &m.digest)?,
             proposed_at: Timestamp(m.proposed_at_unix_ms),
             subject: m.subject,
+            number: m.number,
         })
     }
 }

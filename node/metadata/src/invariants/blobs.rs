@@ -3,13 +3,14 @@
 use super::Checker;
 use crate::ids::{LogTime, NodeId, RepositoryId};
 use crate::key::{self, Table};
-use crate::record::{BlobRecord, LinkRecord};
+use crate::record::{BlobRecord, HolderSetRecord, LinkRecord};
 use crate::scan;
 use crate::view::ViewError;
 
 pub(super) fn check(checker: &mut Checker<'_>) -> Result<(), ViewError> {
     blobs(checker)?;
     blob_indexes(checker)?;
+    holder_sets(checker)?;
     links(checker)?;
     link_indexes(checker)
 }
@@ -50,9 +51,8 @@ fn blobs(checker: &mut Checker<'_>) -> Result<(), ViewError> {
             None => {
                 let listed = key::copies(copies as u64, &digest);
                 checker.expect_key(&listed, "a live blob is listed by its copies", key)?;
-                let by_copies = &mut checker.totals.blobs_by_copies;
-                by_copies.resize(by_copies.len().max(copies + 1), 0);
-                by_copies[copies] += 1;
+                let set = key::holder_set(&blob.holders);
+                *checker.holder_sets.entry(set).or_default() += 1;
             }
         }
         checker.totals.blobs += 1;
@@ -106,6 +106,19 @@ fn blob_indexes(checker: &mut Checker<'_>) -> Result<(), ViewError> {
         );
         Ok(())
     })
+}
+
+fn holder_sets(checker: &mut Checker<'_>) -> Result<(), ViewError> {
+    checker.each_record::<HolderSetRecord>(Table::HolderSet, |checker, key, _, set| {
+        let counted = checker.holder_sets.remove(key);
+        let law = "as many blobs as are counted have these holders";
+        checker.expect(counted == Some(set.blobs), law, key);
+        Ok(())
+    })?;
+    for key in std::mem::take(&mut checker.holder_sets).into_keys() {
+        checker.expect(false, "every blob is counted by its holders", &key);
+    }
+    Ok(())
 }
 
 fn links(checker: &mut Checker<'_>) -> Result<(), ViewError> {

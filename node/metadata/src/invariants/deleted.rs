@@ -1,7 +1,5 @@
 //! What can be restored, what waits for garbage collection, and what it remembers.
 
-use std::collections::BTreeSet;
-
 use oci::Digest;
 
 use super::Checker;
@@ -61,10 +59,10 @@ fn deleted_edges(checker: &mut Checker<'_>) -> Result<(), ViewError> {
         let record: Option<ReferencesRecord> =
             checker.load(&key::references(repository, &manifest))?;
         checker.expect(record.is_some(), "every manifest has references", key);
-        for named in record.unwrap_or_default().all().collect::<BTreeSet<_>>() {
-            let edge = key::deleted_edge(named, repository, &manifest);
-            let law = "every reference of a deleted manifest has a deleted edge";
-            checker.expect_key(&edge, law, key)?;
+        for (named, kind) in record.unwrap_or_default().edges() {
+            let edge = key::deleted_edge(&named, repository, &manifest);
+            let law = "every reference of a deleted manifest has a deleted edge of its kind";
+            checker.expect(checker.view.get(&edge)? == Some(kind.encode()), law, key);
             references.set(references.get() + 1);
         }
         Ok(())

@@ -8,7 +8,7 @@ mod deleted;
 mod manifests;
 mod tickets;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -55,6 +55,7 @@ pub fn check(view: &dyn MetadataView) -> Result<Vec<Violation>, ViewError> {
         nodes: BTreeSet::new(),
         repositories: BTreeSet::new(),
         totals: TotalsRecord::default(),
+        holder_sets: BTreeMap::new(),
     };
     checker.cluster()?;
     checker.tables()?;
@@ -74,6 +75,8 @@ struct Checker<'v> {
     repositories: BTreeSet<RepositoryId>,
     /// Counted again while the tables are read.
     totals: TotalsRecord,
+    /// Likewise: keys of `HolderSet`, and how many blobs they should count.
+    holder_sets: BTreeMap<Vec<u8>, u64>,
 }
 
 impl Checker<'_> {

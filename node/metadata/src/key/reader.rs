@@ -31,6 +31,11 @@ impl<'a> Reader<'a> {
         Ok(u64::from_be_bytes(*number))
     }
 
+    /// Whether nothing is left.
+    pub fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The next digest, whose first byte tells its length.
     ///
     /// # Errors

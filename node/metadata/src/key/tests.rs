@@ -51,6 +51,7 @@ fn golden_keys() {
         (placement(node_2, &a), format!("24{two}{D}")),
         (deleted_edge(&a, five, &a), format!("26{D}{R}{D}")),
         (deleted_blob(&a), format!("27{D}")),
+        (holder_set(&[node_2, NodeId(3)]), format!("28{two}{three}")),
         (ticket(ticket_9), format!("30{nine}")),
         (ticket_expiry(time_3, ticket_9), format!("31{three}{nine}")),
         (

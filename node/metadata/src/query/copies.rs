@@ -6,10 +6,11 @@ use std::ops::ControlFlow;
 use oci::Digest;
 
 use super::{BlobRecord, blob, cluster, nodes};
+use crate::codec::Record;
 use crate::command::NodeState;
 use crate::ids::NodeId;
 use crate::key::{self, Reader, Table};
-use crate::record::TotalsRecord;
+use crate::record::{HolderSetRecord, TotalsRecord};
 use crate::scan;
 use crate::view::{MetadataView, ViewError};
 
@@ -66,8 +67,11 @@ impl Target {
     }
 
     fn lasting_copies(&self, blob: &BlobRecord) -> u32 {
-        let up = blob
-            .holders
+        self.lasting(&blob.holders)
+    }
+
+    fn lasting(&self, holders: &[NodeId]) -> u32 {
+        let up = holders
             .iter()
             .filter(|node| self.nodes.get(node) == Some(&NodeState::Up));
         u32::try_from(up.count()).unwrap_or(u32::MAX)
@@ -233,19 +237,19 @@ pub struct Stats {
     pub blobs: u64,
     /// Their lengths, each blob once.
     pub blob_bytes: u64,
-    /// Blobs with fewer holders than R, or than there are nodes that are up.
+    /// Blobs with fewer copies on nodes that are up than R, or than there are such nodes.
     pub under_replicated_blobs: u64,
     /// Copies to make until every blob has R.
     pub missing_copies: u64,
 }
 
-/// Totals without a scan.
+/// Totals without a look at any blob: there are few combinations of nodes that hold one.
 ///
 /// # Errors
 /// [`ViewError`].
 pub fn stats(view: &dyn MetadataView) -> Result<Stats, ViewError> {
     let totals: TotalsRecord = scan::load(view, &key::single(Table::Totals))?.unwrap_or_default();
-    let target = Target::load(view)?.copies;
+    let target = Target::load(view)?;
     let mut stats = Stats {
         repositories: totals.repositories,
         tags: totals.tags,
@@ -256,9 +260,44 @@ pub fn stats(view: &dyn MetadataView) -> Result<Stats, ViewError> {
         under_replicated_blobs: 0,
         missing_copies: 0,
     };
-    for (copies, blobs) in (0..target).zip(&totals.blobs_by_copies) {
-        stats.under_replicated_blobs += blobs;
-        stats.missing_copies += blobs * (target - copies);
-    }
+    each_holder_set(view, &mut |holders, blobs| {
+        let missing = target.copies.saturating_sub(target.lasting(holders).into());
+        if missing > 0 {
+            stats.under_replicated_blobs += blobs;
+            stats.missing_copies += blobs * missing;
+        }
+    })?;
     Ok(stats)
+}
+
+/// How many blobs count a copy on `node`; condemned ones are not among them. Without a look at any blob.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn copies_on(view: &dyn MetadataView, node: NodeId) -> Result<u64, ViewError> {
+    let mut copies = 0;
+    each_holder_set(view, &mut |holders, blobs| {
+        if holders.contains(&node) {
+            copies += blobs;
+        }
+    })?;
+    Ok(copies)
+}
+
+/// Every combination of nodes that hold a blob, with how many blobs they hold.
+fn each_holder_set(
+    view: &dyn MetadataView,
+    visitor: &mut dyn FnMut(&[NodeId], u64),
+) -> Result<(), ViewError> {
+    let table = key::table(Table::HolderSet);
+    scan::visit(view, &table, None, &mut |key, value| {
+        let blobs = HolderSetRecord::decode(key, value)?.blobs;
+        let mut parts = Reader::new(Table::HolderSet, key)?;
+        let mut holders = Vec::new();
+        while !parts.is_at_end() {
+            holders.push(NodeId(parts.number()?));
+        }
+        visitor(&holders, blobs);
+        Ok(ControlFlow::Continue(()))
+    })
 }

@@ -44,6 +44,8 @@ pub struct QueueHeads {
     pub empty_repositories: Option<LogTime>,
     /// Manifests that nothing needs.
     pub unneeded_manifests: Option<LogTime>,
+    /// Deleted blobs that are remembered.
+    pub deleted_blobs: Option<LogTime>,
 }
 
 /// Where garbage collection stands.
@@ -71,6 +73,9 @@ pub fn gc(view: &dyn MetadataView) -> Result<GcStatus, ViewError> {
             condemned_blobs: head(Table::CondemnedBlob)?,
             empty_repositories: head(Table::EmptyRepository)?,
             unneeded_manifests: head(Table::UnneededManifest)?,
+            deleted_blobs: super::deleted_blobs(view, None, 1)?
+                .first()
+                .map(|deleted| deleted.record.deleted_at),
         },
         has_reviews: scan::first_key(view, &reviews)?.is_some(),
         deleted_manifests: totals.deleted_manifests,

@@ -110,6 +110,8 @@ fn blobs_of_a_node_are_paged_by_digest() {
         query::blobs_of_node(&world.view, crate::ids::NodeId(3), None, 10).unwrap(),
         []
     );
+    let counted = |node| query::copies_on(&world.view, crate::ids::NodeId(node)).unwrap();
+    assert_eq!((counted(1), counted(3)), (4, 0));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What an operator asks of garbage collection.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use metadata::command::{Command, PauseGc, UnneededManifest};
@@ -38,6 +38,10 @@ pub struct Local {
     pub is_leader: bool,
     /// The last round it did, and how long ago.
     pub last_round: Option<(Duration, GcRound)>,
+    /// Rounds it finished since it started.
+    pub rounds: u64,
+    /// Those that found something to do.
+    pub busy_rounds: u64,
     /// Manifests looked at by the scan under way.
     pub verifying_manifests: Option<u64>,
     /// Blobs it unlinked since it started.
@@ -78,6 +82,13 @@ pub struct Listed<T> {
 }
 
 impl Registry {
+    /// Rounds of collection that this node finished since it started, and those of them that found something to do.
+    pub fn gc_rounds(&self) -> (u64, u64) {
+        let activity = &self.gc.activity;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&activity.rounds), count(&activity.busy_rounds))
+    }
+
     /// What was configured.
     pub fn gc_options(&self) -> &GcOptions {
         &self.options.gc
@@ -107,12 +118,15 @@ impl Registry {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let scan = activity.scan.lock().unwrap_or_else(PoisonError::into_inner);
+        let (rounds, busy_rounds) = self.gc_rounds();
         Local {
             node: self.log.node_id(),
             is_leader: self.log.is_leader(),
             last_round: last
                 .as_ref()
                 .map(|(at, round)| (at.elapsed(), round.clone())),
+            rounds,
+            busy_rounds,
             verifying_manifests: scan.as_ref().map(|count| count.load(Ordering::Relaxed)),
             removed_blobs: activity.removed_blobs.load(Ordering::Relaxed),
             removed_bytes: activity.removed_bytes.load(Ordering::Relaxed),

@@ -71,6 +71,9 @@ pub struct GcRound {
 #[derive(Default)]
 pub(crate) struct Activity {
     last_round: Mutex<Option<(Instant, GcRound)>>,
+    rounds: AtomicU64,
+    /// Those that found something to do.
+    busy_rounds: AtomicU64,
     /// Counts the manifests of the scan under way; `None` between scans.
     scan: Mutex<Option<Arc<AtomicU64>>>,
     removed_blobs: AtomicU64,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
 
-use metadata::apply::{MAX_BLOBS_PER_COMMAND, MAX_MANIFESTS_PER_COMMAND};
+use metadata::apply::{DELETED_BLOB_TTL_MS, MAX_BLOBS_PER_COMMAND, MAX_MANIFESTS_PER_COMMAND};
 use metadata::command::{
     CollectManifests, Command, CondemnedBlob, DeleteBlobs, GcLimits, GcStep, PauseGc,
     UnneededManifest,
@@ -16,6 +16,7 @@ use metadata::command::{
 use metadata::ids::LogTime;
 use metadata::query::{self, GcStatus, Unneeded};
 use metadata::response::{GcStepped, Response};
+use storage::failpoints::blob_hit;
 use tokio::sync::{mpsc, oneshot};
 
 use super::verifier::{Verdict, verify};
@@ -76,7 +77,12 @@ impl Registry {
         }
         let outcome = self.round(memory, is_wanted).await;
         if let Ok(round) = &outcome {
-            let last = self.gc.activity.last_round.lock();
+            let activity = &self.gc.activity;
+            activity.rounds.fetch_add(1, Ordering::Relaxed);
+            if *round != GcRound::default() {
+                activity.busy_rounds.fetch_add(1, Ordering::Relaxed);
+            }
+            let last = activity.last_round.lock();
             *last.unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), round.clone()));
         }
         match (reply, outcome) {
@@ -145,6 +151,7 @@ impl Registry {
             budget: options.step_budget,
         });
         for _ in 0..STEPS_PER_ROUND {
+            blob_hit("gc_step_before_propose")?;
             match self.gc_propose(command.clone(), "").await? {
                 Response::GcStepped(stepped) => {
                     add(round, &stepped);
@@ -197,6 +204,7 @@ impl Registry {
                 quarantine_ms: options.quarantine_ms,
                 blobs: batch.to_vec(),
             });
+            blob_hit("gc_delete_before_propose")?;
             match self.gc_propose(command, "").await? {
                 Response::BlobsDeleted(deleted) => {
                     round.deleted_blobs += deleted.digests.len() as u64;
@@ -325,6 +333,7 @@ fn is_due(gc: &GcStatus, limits: &GcLimits, now: LogTime) -> bool {
         (heads.unreferenced_links, limits.grace_ms),
         (heads.unlinked_blobs, limits.condemn_delay_ms),
         (heads.empty_repositories, limits.grace_ms),
+        (heads.deleted_blobs, DELETED_BLOB_TTL_MS),
     ];
     let has_waited = |(since, wait_ms): (Option<LogTime>, u64)| {
         since.is_some_and(|since| since.plus_ms(wait_ms) <= now)

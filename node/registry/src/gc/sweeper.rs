@@ -3,17 +3,21 @@
 //! Two ways lead here, and neither has to be reliable. The state keeps a short history of deleted blobs: following it
 //! finds what has just been deleted, whoever led and however this node got the state. A walk over all blobs of the node
 //! finds everything else: it begins when the node starts, is repeated from time to time, and starts early when the
-//! history does not reach back to where this node left it, as after the installation of a snapshot. Both ask the blob
+//! history may not reach back to where this node left it, as after the installation of a snapshot. Both ask the blob
 //! store, which asks the state under the lock of the digest.
 
+use std::future::ready;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use metadata::ids::LogIndex;
+use futures::StreamExt as _;
+use metadata::apply::DELETED_BLOB_TTL_MS;
+use metadata::ids::{LogIndex, LogTime};
 use metadata::query;
 use oci::Digest;
 use storage::blob::{self, Unlink, WalkCursor};
+use storage::failpoints::blob_hit;
 
 use super::GcError;
 use crate::Registry;
@@ -22,20 +26,19 @@ use crate::sessions::ticket_of_name;
 /// Blobs or files looked at before a pause.
 const PAGE: usize = 256;
 
+/// Copies unlinked at the same time: they share the syncs of the index and of the file system's journal.
+const UNLINKS_AT_ONCE: usize = 8;
+
 /// The trash is looked at once in so many intervals: emptying lists it.
 const TRASH_INTERVALS: u32 = 6;
-
-/// Entries between two looks that mean that a snapshot was installed or this node slept, rather than an ordinary load: a
-/// walk costs more than it would find after a few.
-const LONG_JUMP_ENTRIES: u64 = 1_000;
 
 /// What the sweeper remembers. Nothing of it survives a restart: the first walk makes up for it.
 #[derive(Default)]
 struct Progress {
     /// How far the history of deleted blobs was followed.
     followed: Option<(LogIndex, Digest)>,
-    /// The log index of the state at the last look at the history; `None` before the first.
-    seen: Option<LogIndex>,
+    /// The log time of the state at the last look at the history; `None` before the first.
+    seen: Option<LogTime>,
     walk: Option<Walk>,
     walked_at: Option<Instant>,
     emptied_at: Option<Instant>,
@@ -116,25 +119,24 @@ impl Registry {
     /// A page of what was deleted since the last look.
     async fn follow_history(&self, progress: &mut Progress) -> Result<bool, GcError> {
         let followed = progress.followed;
-        let (page, applied, oldest) = self.gc_look(|view| {
+        let (page, now) = self.gc_look(|view| {
             let page = query::deleted_blobs(view, followed, PAGE)?;
-            let oldest = query::deleted_blobs(view, None, 1)?;
-            let oldest = oldest.first().map(|first| first.record.deleted_index);
-            Ok((page, view.applied(), oldest))
+            Ok((page, query::time(view)?.0))
         })?;
-        // What was deleted and forgotten between two looks is found by a walk, which starts over if one is under way.
-        if let (Some(seen), Some(oldest)) = (progress.seen, oldest)
-            && oldest > seen
-            && applied.0.saturating_sub(seen.0) > LONG_JUMP_ENTRIES
+        // What was deleted and forgotten between two looks, for a snapshot was installed or this node slept, is found by
+        // a walk, which starts over if one is under way.
+        if let Some(seen) = progress.seen
+            && seen.plus_ms(DELETED_BLOB_TTL_MS) <= now
         {
             progress.walk = Some(Walk::Blobs(None));
         }
-        progress.seen = Some(applied);
-        for deleted in &page {
-            // Behind it even when it fails, so that one bad file does not hide the others: the next walk tries again.
-            progress.followed = Some((deleted.record.deleted_index, deleted.digest));
-            self.sweep_blob(&deleted.digest).await?;
+        progress.seen = Some(now);
+        if let Some(last) = page.last() {
+            // Behind them even when one fails: the next walk tries again.
+            progress.followed = Some((last.record.deleted_index, last.digest));
         }
+        self.sweep_blobs(page.iter().map(|deleted| deleted.digest).collect())
+            .await?;
         Ok(page.len() == PAGE)
     }
 
@@ -143,14 +145,13 @@ impl Registry {
         match walk {
             Walk::Blobs(after) => {
                 let page = self.blobs.list(after.as_ref(), PAGE).await?;
-                for stat in &page {
-                    *after = Some(stat.digest);
-                    // One that is counted only loses pins that protect nothing any more.
-                    self.sweep_blob(&stat.digest).await?;
-                }
+                *after = page.last().map(|stat| stat.digest);
                 if page.len() < PAGE {
                     *walk = Walk::Files(None);
                 }
+                // One that is counted only loses pins that protect nothing any more.
+                self.sweep_blobs(page.iter().map(|stat| stat.digest).collect())
+                    .await?;
                 Ok(false)
             }
             Walk::Files(after) => {
@@ -162,11 +163,30 @@ impl Registry {
         }
     }
 
+    /// The unlink rule (protocols.md section 6.2), which holds as long as the state never goes back. After a power cut
+    /// it does: pins are removed durably, while the state that allowed it may not have reached the disk. So nothing is
+    /// unlinked before this process has passed a barrier once; what it applies then is newer than all it ever applied.
+    pub(crate) async fn unlink_if_unneeded(&self, digest: &Digest) -> Result<Unlink, GcError> {
+        let barrier = || self.gc_barrier();
+        self.caught_up.get_or_try_init(barrier).await?;
+        Ok(self.blobs.unlink_if_unneeded(digest, &*self.log).await?)
+    }
+
+    /// Tries all of them, so that one bad file does not hide the others.
+    async fn sweep_blobs(&self, digests: Vec<Digest>) -> Result<(), GcError> {
+        futures::stream::iter(digests)
+            .map(|digest| async move { self.sweep_blob(&digest).await })
+            .buffer_unordered(UNLINKS_AT_ONCE)
+            .fold(Ok(()), |so_far, swept| ready(so_far.and(swept)))
+            .await
+    }
+
     async fn sweep_blob(&self, digest: &Digest) -> Result<(), GcError> {
         let Some(stat) = self.blobs.stat(digest).await? else {
             return Ok(());
         };
-        match self.blobs.unlink_if_unneeded(digest, &*self.log).await? {
+        blob_hit("sweep_before_unlink")?;
+        match self.unlink_if_unneeded(digest).await? {
             Unlink::Removed => {
                 let (activity, size_bytes) = (&self.gc.activity, stat.size_bytes);
                 activity.removed_blobs.fetch_add(1, Ordering::Relaxed);
@@ -180,23 +200,12 @@ impl Registry {
         Ok(())
     }
 
-    /// Removes files that belong to nothing. What the cluster knows may be adopted instead, and uploads are ended by
-    /// their tickets.
+    /// Removes files that belong to nothing, but for copies that are missing. Uploads are ended by their tickets.
     async fn discard(&self, found: &blob::Walk) {
         for orphan in &found.orphans {
             let digest = &orphan.digest;
-            let is_known = self.gc_look(|view| Ok(query::blob(view, digest)?.is_some()));
-            let gone = match is_known {
-                Ok(true) => continue,
-                Ok(false) => self
-                    .blobs
-                    .discard_orphan(digest)
-                    .await
-                    .map_err(GcError::from),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = gone {
-                tracing::warn!(%digest, %error, "an orphan was not removed");
+            if let Err(error) = self.adopt_or_discard(digest).await {
+                tracing::warn!(%digest, %error, "an orphan was neither counted nor removed");
             }
         }
         for name in &found.staged {

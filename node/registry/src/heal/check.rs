@@ -6,7 +6,6 @@ use metadata::query;
 use oci::Digest;
 use storage::blob::BlobStat;
 
-use super::repair::missing_of;
 use crate::error::not_stored;
 use crate::{Registry, Result};
 
@@ -16,17 +15,10 @@ const PAGE: usize = 512;
 /// Extra copies listed with a page; the unlink rule is run on them.
 const EXTRAS: usize = 512;
 
-/// Files looked at in one step of a walk.
-const WALK_FILES: usize = 1_024;
-
 impl Registry {
     /// One comparison of everything.
     pub(crate) async fn check_copies(self: &Arc<Self>) {
-        let checked = async {
-            self.compare_placements().await?;
-            self.adopt_orphans().await
-        };
-        match checked.await {
+        match self.compare_placements().await {
             Ok(()) => self.heal.memory().counts.checks += 1,
             Err(error) => {
                 tracing::warn!(error = %error, "the copies of this node were not checked")
@@ -69,40 +61,6 @@ impl Registry {
                 self.unlink(&extra.digest).await;
             }
             match next {
-                Some(next) => after = Some(next),
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// A file that no local record knows is counted when its blob lacks copies: that is cheaper than a transfer.
-    /// Files of blobs that the cluster does not know are for garbage collection.
-    async fn adopt_orphans(&self) -> Result<()> {
-        let mut after = None;
-        loop {
-            let walk = self
-                .blobs
-                .walk(after.as_ref(), WALK_FILES)
-                .await
-                .map_err(not_stored)?;
-            for orphan in walk.orphans {
-                let digest = orphan.digest;
-                let (is_known, lacks) = self
-                    .look(|view| {
-                        let lacks = missing_of(view, &digest)?.is_some();
-                        Ok((query::blob(view, &digest)?.is_some(), lacks))
-                    })?
-                    .value;
-                if lacks && self.adopt(&digest).await? {
-                    self.heal.memory().counts.adopted += 1;
-                } else if is_known {
-                    self.blobs
-                        .discard_orphan(&digest)
-                        .await
-                        .map_err(not_stored)?;
-                }
-            }
-            match walk.next {
                 Some(next) => after = Some(next),
                 None => return Ok(()),
             }

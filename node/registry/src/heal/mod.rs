@@ -61,6 +61,8 @@ struct Memory {
     unrecoverable: BTreeSet<Digest>,
     /// Manifests whose bytes in the state of this node do not match their digest.
     damaged_manifests: BTreeSet<Digest>,
+    /// How far the copies of this node were given up while it drains.
+    drained: Option<Digest>,
     /// Since when, in log time, this node has seen too many copies of a blob.
     surplus_since: BTreeMap<Digest, u64>,
     /// Silent nodes, as this node sees them while it leads.
@@ -78,6 +80,16 @@ impl Heal {
             scrub_pacer: Pacer::new(options.scrub_bytes_per_second),
             inspections: Semaphore::new(INSPECTIONS_AT_ONCE),
         }
+    }
+
+    /// Whether this node keeps a damaged copy because it is the last one.
+    pub(crate) fn is_damaged(&self, digest: &Digest) -> bool {
+        self.memory().unrecoverable.contains(digest)
+    }
+
+    /// Good bytes were committed here: the store has put them in the place of what was damaged.
+    pub(crate) fn mended(&self, digest: &Digest) {
+        self.memory().unrecoverable.remove(digest);
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use metadata::command::{AddPlacement, CloseTickets, Command, NodeState, OpenTickets, TicketKind};
+use metadata::command::{AddPlacement, CloseTickets, Command, NodeState};
 use metadata::ids::{NodeId, TicketId};
 use metadata::query;
-use metadata::response::Response;
 use metadata::view::{MetadataView, ViewError};
 use oci::Digest;
+use tokio::sync::Semaphore;
 
 use super::planner::{Missing, Situation};
 use crate::error::{RegistryError, not_copied, not_stored};
+use crate::failpoints::hit;
 use crate::{Registry, Result};
 
 /// Blobs, and placements of each node that does not count, looked at in one round.
@@ -26,8 +27,13 @@ const ROUND_TIME: Duration = Duration::from_secs(30);
 /// Copies made at once in the whole cluster, about: each node makes its share.
 const CLUSTER_MAX: usize = 64;
 
-/// Lifetime of the ticket of an adopted copy, in log time.
-const ADOPT_TTL_MS: u64 = 600_000;
+/// A copy of at most so many bytes waits for the log longer than for its bytes: this many of them are made in the
+/// place of one large copy.
+const SMALL_BYTES: u64 = 256 << 10;
+const SMALL_AT_ONCE: u32 = 8;
+
+/// Small copies made at once, whatever `repair_parallel`: fetches for clients must find turns, too.
+const SMALL_MAX: usize = 32;
 
 impl Registry {
     /// One look at what is missing, and the copies that are this node's to make.
@@ -35,6 +41,7 @@ impl Registry {
         if !self.is_writable().await {
             return;
         }
+        self.look_again_at_unrecoverable();
         let found = match self.look(|view| missing(view, self.log.node_id())) {
             Ok(found) => found.value,
             Err(error) => {
@@ -49,6 +56,7 @@ impl Registry {
         };
         let parallel = self.options.heal.repair_parallel;
         let parallel = parallel.min(CLUSTER_MAX / situation.up.len().max(1)).max(1);
+        let places = Semaphore::new(parallel * SMALL_AT_ONCE as usize);
         let plan = self
             .heal
             .memory()
@@ -59,9 +67,13 @@ impl Registry {
             .take_while(|_| {
                 futures::future::ready(Instant::now() < until && !full.load(Ordering::Relaxed))
             })
-            .for_each_concurrent(parallel, |blob| {
-                let full = &full;
+            .for_each_concurrent(parallel.max(SMALL_MAX), |blob| {
+                let (full, places) = (&full, &places);
                 async move {
+                    let is_small = blob.size_bytes <= SMALL_BYTES;
+                    let taken = if is_small { 1 } else { SMALL_AT_ONCE };
+                    // Never closed.
+                    let _place = places.acquire_many(taken).await;
                     if self.repair(&blob).await == Repaired::NotHere {
                         full.store(true, Ordering::Relaxed);
                     }
@@ -109,6 +121,7 @@ impl Registry {
         if is_here && self.adopt(digest).await? {
             return Ok(Made::Adopted);
         }
+        hit("repair_before_copy")?;
         let copy = || {
             let holders = now.holders.clone();
             self.replication
@@ -126,18 +139,22 @@ impl Registry {
         Ok(Made::Copied)
     }
 
+    /// A file that no local record knows is counted when its blob lacks copies, which is cheaper than a transfer. Otherwise
+    /// it goes to the trash.
+    pub(crate) async fn adopt_or_discard(&self, digest: &Digest) -> Result<()> {
+        let lacks = self.look(|view| Ok(missing_of(view, digest)?.is_some()))?;
+        if lacks.value && self.adopt(digest).await? {
+            self.heal.memory().counts.adopted += 1;
+            return Ok(());
+        }
+        let discarded = self.blobs.discard_orphan(digest).await;
+        discarded.map(drop).map_err(not_stored)
+    }
+
     /// Counts a copy that is on this disk already, recorded or not; false when there is none that is whole.
-    pub(super) async fn adopt(&self, digest: &Digest) -> Result<bool> {
+    async fn adopt(&self, digest: &Digest) -> Result<bool> {
         let me = self.log.node_id();
-        let opened = self
-            .upkeep(Command::OpenTickets(OpenTickets {
-                kind: TicketKind::Repair,
-                node: me,
-                count: 1,
-                ttl_ms: ADOPT_TTL_MS,
-            }))
-            .await?;
-        let Response::TicketsOpened { first: ticket, .. } = opened.value else {
+        let Some(ticket) = self.replication.repair_ticket().await else {
             return Ok(false);
         };
         let adopted = self.blobs.adopt(digest, ticket).await;
@@ -157,6 +174,7 @@ impl Registry {
     }
 
     async fn place(&self, digest: &Digest, node: NodeId, ticket: TicketId) -> Result<bool> {
+        hit("adopt_before_place")?;
         let placement = AddPlacement {
             ticket,
             node,
@@ -205,13 +223,14 @@ fn missing(
         .collect();
     let copies = query::cluster(view)?.map_or(0, |cluster| cluster.copies);
     let mut digests: BTreeSet<Digest> = BTreeSet::new();
+    let is_any_missing = query::stats(view)?.missing_copies > 0;
     for found in query::under_replicated(view, ROUND_BLOBS)? {
         digests.insert(found.digest);
     }
     // Copies that do not count keep their place in the order above, so they are walked for.
     for node in nodes.iter().filter(|node| node.state != NodeState::Up) {
         let mut after = None;
-        while digests.len() < 2 * ROUND_BLOBS {
+        while is_any_missing && digests.len() < 2 * ROUND_BLOBS {
             let page =
                 query::under_replicated_of_node(view, node.node, after.as_ref(), ROUND_BLOBS)?;
             digests.extend(page.blobs.iter().map(|found| found.digest));
@@ -235,7 +254,7 @@ fn missing(
 }
 
 /// One blob, when it lacks copies.
-pub(super) fn missing_of(
+fn missing_of(
     view: &dyn MetadataView,
     digest: &Digest,
 ) -> std::result::Result<Option<Missing>, ViewError> {

@@ -10,6 +10,7 @@ use oci::Digest;
 use storage::blob::ScrubProgress;
 
 use crate::error::not_stored;
+use crate::failpoints::hit;
 use crate::{Registry, Result};
 
 /// Blobs between two notes of the progress: what a restart reads again.
@@ -80,6 +81,7 @@ impl Registry {
     }
 
     async fn note(&self, progress: ScrubProgress) -> Result<()> {
+        hit("scrub_before_note")?;
         self.heal.memory().scrub = Some(progress);
         self.blobs
             .save_scrub_progress(&progress)

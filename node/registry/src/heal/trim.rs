@@ -1,8 +1,10 @@
-//! Dropping copies that are too many, for example because a node came back after its copies were made elsewhere.
+//! Dropping copies that are too many, for example because a node came back after its copies were made elsewhere, and
+//! those of a node that drains, once they are elsewhere.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use metadata::command::{Command, DropPlacement, NodeState};
 use metadata::ids::NodeId;
 use metadata::query;
@@ -11,9 +13,13 @@ use oci::Digest;
 use replication::placement;
 
 use crate::Registry;
+use crate::failpoints::hit;
 
 /// Blobs looked at in one round, and remembered.
 const ROUND_BLOBS: usize = 4_096;
+
+/// Copies dropped at the same time, so that their entries share a sync of the log.
+const AT_ONCE: usize = 16;
 
 impl Registry {
     /// Drops the copies of this node that were too many for long enough.
@@ -42,18 +48,72 @@ impl Registry {
                 .map(|(digest, _)| *digest)
                 .collect()
         };
-        for digest in due {
-            let command = Command::DropPlacement(DropPlacement { node: me, digest });
+        self.drop_copies(due).await;
+        self.give_up_drained().await;
+    }
+
+    async fn drop_copies(&self, digests: Vec<Digest>) {
+        let node = self.log.node_id();
+        let drop_one = |digest: Digest| async move {
+            let command = Command::DropPlacement(DropPlacement { node, digest });
             // The floor is checked in the order of the log: what is refused was not too many after all.
-            match self.upkeep(command).await {
+            let dropped = match hit("trim_before_propose") {
+                Ok(()) => self.upkeep(command).await,
+                Err(error) => Err(error),
+            };
+            match dropped {
                 Ok(_) => {
                     self.unlink(&digest).await;
                     self.heal.memory().counts.trimmed += 1;
                 }
                 Err(error) => tracing::debug!(%digest, error = %error, "a copy was not dropped"),
             }
+        };
+        futures::stream::iter(digests)
+            .for_each_concurrent(AT_ONCE, drop_one)
+            .await;
+    }
+
+    /// While this node drains: drops the copies that others have by now. There is no delay, because a node that flaps
+    /// does not drain.
+    async fn give_up_drained(&self) {
+        let me = self.log.node_id();
+        let after = self.heal.memory().drained;
+        match self.look(|view| moved_of(view, me, after.as_ref())) {
+            Ok(page) => {
+                let (moved, next) = page.value;
+                self.heal.memory().drained = next;
+                self.drop_copies(moved).await;
+            }
+            Err(error) => tracing::warn!(error = %error, "drained copies cannot be told"),
         }
     }
+}
+
+/// A page of the blobs of which `me` has a copy that only waits for the node to leave, and where the next page starts.
+/// Nothing unless `me` drains.
+fn moved_of(
+    view: &dyn MetadataView,
+    me: NodeId,
+    after: Option<&Digest>,
+) -> Result<(Vec<Digest>, Option<Digest>), ViewError> {
+    let state = query::node(view, me)?.map(|node| node.state);
+    if state != Some(NodeState::Draining) {
+        return Ok((Vec::new(), None));
+    }
+    let held = query::blobs_of_node(view, me, after, ROUND_BLOBS)?;
+    let next = held.last().copied().filter(|_| held.len() == ROUND_BLOBS);
+    let mut moved = Vec::new();
+    for digest in held {
+        if let Some(blob) = query::blob(view, &digest)? {
+            let (lasting, wanted) = query::lasting_copies(view, &blob)?;
+            // Where every node drains, none has anywhere to move to.
+            if lasting >= wanted.max(1) {
+                moved.push(digest);
+            }
+        }
+    }
+    Ok((moved, next))
 }
 
 /// Blobs of which `me` has a copy too many: each node can tell by itself whose copies are the surplus ones.

@@ -9,6 +9,7 @@ use metadata::ids::NodeId;
 use metadata::query;
 
 use crate::Registry;
+use crate::failpoints::hit;
 
 /// When each node was last seen answering, in log time. Lives as long as this node leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +105,11 @@ impl Registry {
         };
         for change in changes {
             tracing::warn!(peer = %change.node, state = ?change.state, "a node changes its state");
-            if let Err(error) = self.upkeep(Command::SetNodeState(change)).await {
+            let changed = match hit("node_state_before_propose") {
+                Ok(()) => self.upkeep(Command::SetNodeState(change)).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = changed {
                 tracing::warn!(error = %error, "the state of a node was not changed");
             }
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use metadata::ids::{LogIndex, NodeId};
 use metadata::log::LogError;
@@ -314,7 +315,7 @@ async fn a_digest_is_looked_for_again_before_it_is_missing() {
         .await;
     assert!(matches!(missing, Err(RegistryError::BlobUnknown(_))));
     assert_eq!(barriers(), 3);
-    // Without a quorum what this node knows is served, but then nothing can be said about what is not there.
+    // Without a quorum what this node knew a moment ago is served, but nothing can be said about what is not there.
     cluster.log.set_failure(Some(LogError::QuorumLost));
     behind
         .blob_info(&caller(), &repository(), &sha256(&first))
@@ -333,6 +334,44 @@ async fn a_digest_is_looked_for_again_before_it_is_missing() {
         missing,
         Err(RegistryError::Unavailable(LogError::QuorumLost))
     ));
+}
+
+/// I11: a node that is cut off must not serve for ever what the others deleted.
+#[tokio::test]
+async fn without_a_quorum_blobs_are_served_for_a_while() {
+    const WHILE: Duration = Duration::from_secs(1);
+    let options = RegistryOptions {
+        offline_reads: WHILE,
+        ..RegistryOptions::default()
+    };
+    let cluster = Cluster::with_options(1, 1, 1, options);
+    let registry = cluster.registry(1);
+    let blob = pattern(100, 1);
+    push(registry, &repository(), &blob).await.unwrap();
+    let digest = sha256(&blob);
+    let until_refused = async || {
+        let mut served = 0;
+        loop {
+            match read(registry, &repository(), &digest).await {
+                Ok(bytes) => assert_eq!(bytes, blob),
+                Err(RegistryError::Unavailable(LogError::QuorumLost)) => return served,
+                Err(error) => panic!("{error}"),
+            }
+            served += 1;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    for _ in 0..2 {
+        let start = Instant::now();
+        // The quorum's last answer.
+        read(registry, &repository(), &digest).await.unwrap();
+        cluster.log.set_failure(Some(LogError::QuorumLost));
+        assert!(until_refused().await > 0, "served for a while");
+        assert!(start.elapsed() >= WHILE, "{:?}", start.elapsed());
+        let info = registry.blob_info(&caller(), &repository(), &digest).await;
+        assert!(matches!(info, Err(RegistryError::Unavailable(_))));
+        cluster.log.set_failure(None);
+    }
 }
 
 #[tokio::test]

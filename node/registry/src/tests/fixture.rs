@@ -1,5 +1,6 @@
 //! Nodes that share a log and see each other's blobs.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,19 +110,43 @@ impl Cluster {
     }
 
     pub(super) fn open_directory(&self, node: NodeId) -> Arc<dyn BlobStore> {
-        let directory = self
-            .directory
-            .as_ref()
-            .unwrap()
-            .path()
-            .join(node.to_string());
+        self.open_directory_with(node, BlobOptions::default())
+    }
+
+    pub(super) fn open_directory_with(
+        &self,
+        node: NodeId,
+        options: BlobOptions,
+    ) -> Arc<dyn BlobStore> {
+        let directory = self.root().join(node.to_string());
         std::fs::create_dir_all(&directory).unwrap();
         let options = BlobOptions {
             inline_limit_bytes: SMALL_BYTES,
             batch_bytes: 1024,
-            ..BlobOptions::default()
+            ..options
         };
         Arc::new(DirectoryBlobs::open(&directory, options).unwrap())
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        self.directory.as_ref().unwrap().path()
+    }
+
+    /// What the blobs of a node take from the disk, in bytes: the index is not counted, it allocates ahead.
+    pub(super) fn allocated_bytes(&self, node: NodeId) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
+        let mut folders = vec![self.root().join(node.to_string()).join("blobs")];
+        let mut blocks = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                match entry.metadata() {
+                    Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                    Ok(metadata) => blocks += metadata.blocks(),
+                    Err(_) => {}
+                }
+            }
+        }
+        blocks * 512
     }
 
     /// Starts a node, or starts it again.
@@ -195,8 +220,7 @@ impl Cluster {
 
     /// The large blob files of a node, those in quarantine left out.
     pub(super) fn blob_files(&self, node: NodeId) -> Vec<std::path::PathBuf> {
-        let root = self.directory.as_ref().unwrap().path();
-        let mut folders = vec![root.join(node.to_string()).join("blobs")];
+        let mut folders = vec![self.root().join(node.to_string()).join("blobs")];
         let mut files = Vec::new();
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -143,6 +143,21 @@ async fn a_round_that_the_clock_starts_scans_no_more_often_than_allowed() {
     assert_eq!(run(&cluster).await.deleted_blobs, 1, "an operator may");
 }
 
+/// Nothing else may be due for a long time.
+#[tokio::test]
+async fn a_deleted_blob_is_forgotten_in_its_time() {
+    let cluster = Cluster::with_options(1, 1, 1, at_once());
+    push(cluster.registry(1), &repository(), &pattern(500, 1))
+        .await
+        .unwrap();
+    run(&cluster).await;
+    let remembered = || query::deleted_blobs(&cluster.log.snapshot(), None, 9).unwrap();
+    assert_eq!(remembered().len(), 1);
+    cluster.log.advance_ms(24 * HOUR_MS).unwrap();
+    run(&cluster).await;
+    assert_eq!(remembered().len(), 0);
+}
+
 #[tokio::test]
 async fn an_idle_round_writes_nothing_to_the_log() {
     let cluster = Cluster::with_options(1, 1, 1, at_once());

@@ -1,6 +1,7 @@
 //! Garbage collection against pushes, mounts, reads and nodes that lag.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
 use metadata::command::{Command, CondemnedBlob, DeleteBlobs, GcLimits, GcStep};
@@ -235,6 +236,39 @@ async fn a_node_that_missed_every_delete_walks_over_its_blobs() {
     assert!(blobs.stat(&sha256(&kept)).await.unwrap().is_some());
 }
 
+/// After a power cut the state of a node may be older than the one under which it removed the pins of a copy.
+#[tokio::test]
+async fn nothing_is_unlinked_by_a_state_that_went_back() {
+    let mut cluster = Cluster::with_options(2, 2, 2, at_once());
+    let lagging = LaggingLog::new(cluster.log.on_node(NodeId(2)));
+    lagging.freeze();
+    let registry = cluster.registry(1).clone();
+    let blob = pattern(500, 1);
+    let digest = sha256(&blob);
+    push(&registry, &repository(), &blob).await.unwrap();
+    let blobs = cluster.nodes[1].blobs.clone();
+    // The ticket is closed, so this removes the pin and nothing else.
+    let log = cluster.log.on_node(NodeId(2));
+    assert_eq!(
+        blobs.unlink_if_unneeded(&digest, &log).await.unwrap(),
+        Unlink::Needed
+    );
+    let stopped = cluster.nodes.remove(1);
+    let patience = std::time::Duration::from_secs(20);
+    stopped.shutdown.close_and_wait(patience).await.unwrap();
+    drop(stopped);
+    let node = cluster.assemble(NodeId(2), lagging.clone(), blobs.clone());
+    eventually("it asks for a newer state", || async {
+        lagging.barriers.load(Ordering::Relaxed) > 0
+    })
+    .await;
+    eventually("a walk", || async {
+        node.registry.gc_status().await.unwrap().local.walks > 0
+    })
+    .await;
+    assert!(blobs.stat(&digest).await.unwrap().is_some());
+}
+
 /// F-58: a pull that has begun ends, although its blob is deleted and unlinked meanwhile.
 #[tokio::test]
 async fn an_open_stream_outlives_its_blob() {
@@ -295,4 +329,65 @@ async fn a_manifest_is_whole_or_refused_whatever_is_collected_meanwhile() {
         }
     }
     assert!(refused < 20, "not one push came first");
+}
+
+#[tokio::test]
+async fn what_was_deleted_and_forgotten_while_a_node_slept_goes_without_waiting_for_a_walk() {
+    let mut cluster = Cluster::with_options(0, 2, 2, at_once());
+    cluster.log = metadata::memory::MemoryLog::with_nodes(&[1, 2].map(NodeId), 2, 2).unwrap();
+    cluster.start(NodeId(1), Arc::new(MemoryBlobs::new()));
+    let lagging = LaggingLog::new(cluster.log.on_node(NodeId(2)));
+    let node = cluster.assemble(NodeId(2), lagging.clone(), Arc::new(MemoryBlobs::new()));
+    cluster.nodes.push(node);
+    let (registry, blob) = (cluster.registry(1), pattern(500, 1));
+    push(registry, &repository(), &blob).await.unwrap();
+    eventually("the first walk is over", || async {
+        cluster.registry(2).gc_status().await.unwrap().local.walks == 1
+    })
+    .await;
+    lagging.freeze();
+    assert_eq!(registry.gc_run().await.unwrap().deleted_blobs, 1);
+    let lag = metadata::apply::DELETED_BLOB_TTL_MS;
+    cluster.log.advance_ms(lag).unwrap();
+    registry.gc_run().await.unwrap();
+    let state = cluster.log.snapshot();
+    assert!(query::deleted_blobs(&state, None, 1).unwrap().is_empty());
+    let digest = sha256(&blob);
+    let here = &cluster.nodes[1].blobs;
+    assert!(here.stat(&digest).await.unwrap().is_some());
+    lagging.thaw();
+    gone_from_disks(&cluster, &[digest]).await;
+}
+
+#[tokio::test]
+async fn the_disk_has_its_space_back_when_the_time_in_the_trash_is_over() {
+    const SIZE: usize = 4 << 20;
+    let mut cluster = Cluster::on_disk_with(0, 1, 1, at_once());
+    cluster.log = metadata::memory::MemoryLog::with_nodes(&[NodeId(1)], 1, 1).unwrap();
+    let options = storage::blob::BlobOptions {
+        trash_ttl: std::time::Duration::from_secs(2),
+        trash_min_free_bytes: Some(0),
+        ..storage::blob::BlobOptions::default()
+    };
+    let blobs = cluster.open_directory_with(NodeId(1), options);
+    cluster.start(NodeId(1), blobs);
+    let registry = cluster.registry(1);
+    let used = || cluster.allocated_bytes(NodeId(1));
+    let before = used();
+    push(registry, &repository(), &pattern(SIZE, 1))
+        .await
+        .unwrap();
+    assert!(used() >= before + SIZE as u64);
+    assert_eq!(registry.gc_run().await.unwrap().deleted_blobs, 1);
+    let blobs = &cluster.nodes[0].blobs;
+    eventually("it is in the trash", || async {
+        blobs.trash_usage().await.unwrap().bytes == SIZE as u64
+    })
+    .await;
+    assert!(used() >= before + SIZE as u64, "and can be had back");
+    eventually("it is gone", || async {
+        let left = blobs.trash_usage().await.unwrap();
+        used() < before + SIZE as u64 / 2 && left.files == 0
+    })
+    .await;
 }

@@ -213,6 +213,7 @@ async fn a_copy_that_is_here_is_counted_without_a_transfer() {
     let lost = ReportLost {
         node: NodeId(2),
         digest,
+        is_gone: false,
     };
     cluster.log.apply(Command::ReportLost(lost)).unwrap();
     eventually("it counts again", || async {
@@ -266,4 +267,153 @@ async fn a_scrub_goes_on_where_a_restart_cut_it_off() {
         })
     })
     .await;
+}
+
+#[tokio::test]
+async fn of_the_last_two_copies_damaged_at_once_one_stays_until_there_is_a_good_one() {
+    let mut cluster = Cluster::on_disk_with(0, 2, 2, quick());
+    cluster.log = metadata::memory::MemoryLog::with_nodes(&[1, 2].map(NodeId), 2, 2).unwrap();
+    let blobs = cluster.open_directory(NodeId(1));
+    cluster.start(NodeId(1), blobs);
+    let lagging = LaggingLog::new(cluster.log.on_node(NodeId(2)));
+    let blobs = cluster.open_directory(NodeId(2));
+    let node = cluster.assemble(NodeId(2), lagging.clone(), blobs);
+    cluster.nodes.push(node);
+    let (blob, digest) = blob_of(6 * 256 * 1024);
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    for node in [1, 2] {
+        cluster.damage_files(NodeId(node));
+    }
+    // The second does not know yet what the first has reported: as far as either can see, the other copy is good.
+    lagging.freeze();
+    for node in [1, 2] {
+        cluster
+            .registry(node)
+            .suspect_copy(digest)
+            .unwrap()
+            .await
+            .unwrap();
+    }
+    assert_eq!(cluster.holders(&digest), [2]);
+    let status = cluster.registry(2).scrub_status().await.unwrap();
+    assert_eq!(status.unrecoverable, [digest]);
+    assert_eq!(
+        (status.quarantine.files, status.counts.reported_lost),
+        (0, 0)
+    );
+    assert_eq!(files_of(&cluster, 2).len(), 1);
+    for node in [1, 2] {
+        let start = read_range(cluster.registry(node), &repository(), &digest, 0, 1000).await;
+        assert_eq!(start.unwrap(), blob.slice(..1000), "good chunks are served");
+    }
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    eventually("both copies are good and nothing is listed", || async {
+        let is_whole = |node| {
+            files_of(&cluster, node)
+                .iter()
+                .any(|path| std::fs::read(path).is_ok_and(|bytes| bytes == blob))
+        };
+        let status = cluster.registry(2).scrub_status().await.unwrap();
+        cluster.holders(&digest) == [1, 2]
+            && is_whole(1)
+            && is_whole(2)
+            && status.unrecoverable.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_push_mends_the_only_copy_where_it_lies() {
+    let cluster = Cluster::on_disk_with(1, 1, 1, quick());
+    let (blob, digest) = blob_of(6 * 256 * 1024);
+    let registry = cluster.registry(1);
+    push(registry, &repository(), &blob).await.unwrap();
+    cluster.damage_files(NodeId(1));
+    registry.suspect_copy(digest).unwrap().await.unwrap();
+    let listed = || async { registry.scrub_status().await.unwrap().unrecoverable };
+    assert_eq!(listed().await, [digest]);
+    push(registry, &repository(), &blob).await.unwrap();
+    assert_eq!(
+        read(registry, &repository(), &digest).await.unwrap(),
+        blob,
+        "the bytes are good again"
+    );
+    assert!(listed().await.is_empty());
+    assert_eq!(cluster.holders(&digest), [1]);
+}
+
+#[tokio::test]
+async fn a_node_that_drains_drops_what_has_moved_and_nothing_else() {
+    let cluster = Cluster::on_disk_with(4, 3, 2, quick());
+    let (blob, digest) = blob_of(5 * SMALL_BYTES);
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    eventually("three copies", || async {
+        cluster.holders(&digest).len() == 3
+    })
+    .await;
+    let holders = cluster.holders(&digest);
+    let other = (1..=4).find(|node| !holders.contains(node)).unwrap();
+    for held in &holders {
+        cluster.network.cut(NodeId(*held), NodeId(other));
+    }
+    let drained = NodeId(holders[0]);
+    let set = |state| {
+        let node = drained;
+        let change = SetNodeState { node, state };
+        cluster.log.apply(Command::SetNodeState(change)).unwrap();
+    };
+    set(NodeState::Draining);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(cluster.holders(&digest), holders, "it has moved nowhere");
+    for held in &holders {
+        cluster.network.heal(NodeId(*held), NodeId(other));
+    }
+    eventually("it is elsewhere, and here no more", || async {
+        let now = cluster.holders(&digest);
+        now.len() == 3 && !now.contains(&drained.0) && files_of(&cluster, drained.0).is_empty()
+    })
+    .await;
+    assert_eq!(
+        read(cluster.registry(drained.0), &repository(), &digest)
+            .await
+            .unwrap(),
+        blob
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_no_record_knows_is_counted_instead_of_copied() {
+    let mut options = quick();
+    options.gc.interval = Duration::from_millis(10);
+    options.gc.walk_interval = Duration::from_millis(50);
+    let cluster = Cluster::on_disk_with(2, 2, 1, options);
+    cluster.network.cut(NodeId(1), NodeId(2));
+    let (blob, digest) = blob_of(5 * SMALL_BYTES);
+    push(cluster.registry(1), &repository(), &blob)
+        .await
+        .unwrap();
+    assert_eq!(cluster.holders(&digest), [1]);
+    let from = files_of(&cluster, 1).remove(0);
+    let root = cluster.root();
+    let to = root
+        .join("2")
+        .join(from.strip_prefix(root.join("1")).unwrap());
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    std::fs::copy(from, to).unwrap();
+    eventually("it is counted", || async {
+        cluster.holders(&digest) == [1, 2]
+    })
+    .await;
+    assert_eq!(
+        read(cluster.registry(2), &repository(), &digest)
+            .await
+            .unwrap(),
+        blob
+    );
 }

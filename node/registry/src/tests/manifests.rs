@@ -226,6 +226,7 @@ async fn a_manifest_waits_for_the_copies_of_its_blobs() {
     let lost = metadata::command::ReportLost {
         node: NodeId(2),
         digest: sha256(&config),
+        is_gone: true,
     };
     cluster
         .log

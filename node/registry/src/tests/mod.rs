@@ -4,6 +4,7 @@ mod blobs;
 mod chunks;
 mod content;
 mod damage;
+mod failed_pushes;
 mod fixture;
 mod gc;
 mod gc_races;

@@ -430,11 +430,22 @@ async fn an_unknown_outcome_is_said_to_be_unknown() {
         finish,
         Err(RegistryError::Unavailable(LogError::OutcomeUnknown))
     ));
-    // It was applied after all: the session is over and the blob is there.
+    // It was applied after all: the session is over and the blob is there, which is what the client wants.
+    for body in [empty(), chunk(&blob)] {
+        let again = registry
+            .finish_upload(&caller(), &repository(), &id, &digest, body)
+            .await;
+        assert_eq!(again.unwrap().value.size_bytes, 100);
+    }
+    let other = sha256(b"something else");
     let again = registry
-        .finish_upload(&caller(), &repository(), &id, &digest, empty())
+        .finish_upload(&caller(), &repository(), &id, &other, empty())
         .await;
     assert!(matches!(again, Err(RegistryError::UploadUnknown)));
+    let append = registry
+        .append_upload(&caller(), &repository(), &id, empty())
+        .await;
+    assert!(matches!(append, Err(RegistryError::UploadUnknown)));
     assert_eq!(read(registry, &repository(), &digest).await.unwrap(), blob);
     registry.tend_uploads().await;
     assert!(registry.sessions.all().is_empty());

@@ -173,23 +173,22 @@ async fn the_history_knows_who_moved_a_tag() {
     assert_eq!(history[0].subject, "alice");
 }
 
+/// I11: the others may delete it meanwhile.
 #[tokio::test]
-async fn without_a_quorum_digests_are_still_served_and_tags_are_not() {
+async fn without_a_quorum_no_manifest_is_served_by_tag_or_by_digest() {
     let cluster = Cluster::single();
     let registry = cluster.registry(1);
     let body = push_image(registry, &repository(), "v1", 1).await;
-    cluster.log.set_failure(Some(LogError::QuorumLost));
     let by_digest = Reference::Digest(sha256(&body));
-    assert_eq!(
+    let read = async || {
         registry
             .manifest(&caller(), &repository(), &by_digest)
             .await
-            .unwrap()
-            .value
-            .1,
-        body
-    );
+    };
+    assert_eq!(read().await.unwrap().value.1, body);
+    cluster.log.set_failure(Some(LogError::QuorumLost));
     for result in [
+        read().await.map(drop),
         registry
             .manifest(&caller(), &repository(), &by_tag("v1"))
             .await

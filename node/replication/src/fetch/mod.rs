@@ -65,7 +65,7 @@ struct State {
 enum Failure {
     /// No holder could deliver it, or what they delivered has another digest.
     NoSource,
-    /// This disk is full.
+    /// This disk is full, read-only or failing: readers do without it.
     NoSpace,
     /// This node failed in another way; the log says how.
     Local,
@@ -147,7 +147,7 @@ impl Replication {
     /// holder has answered. `holders` are those of the replicated state; the nearest is asked first.
     ///
     /// # Errors
-    /// [`ReplicationError::NoSource`] when no holder can deliver it. A full disk is no error: readers then have a
+    /// [`ReplicationError::NoSource`] when no holder can deliver it. A disk that takes no bytes is no error: readers then have a
     /// stream each, and nothing is staged.
     pub async fn open_remote(
         self: &Arc<Self>,

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use metadata::command::{AddPlacement, Command, OpenTickets, TicketKind};
+use metadata::command::{AddPlacement, Command};
 use metadata::ids::{NodeId, TicketId};
+use metadata::log::LogError;
 use metadata::response::Response;
 use oci::Digest;
 use runtime::{Backoff, Pacer};
 use storage::blob::{CHUNK_BYTES, StagedBlob};
 use storage::error::BlobError;
+use storage::failpoints::blob_hit;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -177,6 +179,7 @@ impl Transfer {
             }
             self.keep_pace(piece.len() as u64).await;
             self.received_bytes += piece.len() as u64;
+            blob_hit("fetch_before_write").map_err(Interruption::Local)?;
             staged.append(piece).await.map_err(Interruption::Local)?;
             let released_bytes = self
                 .received_bytes
@@ -213,15 +216,15 @@ impl Transfer {
 
     /// Commits the copy and has it counted. Readers may have all of it meanwhile.
     async fn keep(self, staged: StagedBlob) {
-        let Some(ticket) = self.open_ticket().await else {
+        let Some(ticket) = self.replication.repair_ticket().await else {
             return self.serve_unkept(staged).await;
         };
-        match self
-            .replication
-            .blobs
-            .commit(staged, &self.digest, ticket)
-            .await
-        {
+        let blobs = &self.replication.blobs;
+        let committed = match blob_hit("fetch_before_commit") {
+            Ok(()) => blobs.commit(staged, &self.digest, ticket).await,
+            Err(error) => Err((error, Some(staged))),
+        };
+        match committed {
             Ok(_) => {
                 let is_counted = self.place(ticket).await;
                 self.replication.fetches.forget(&self.digest, &self.state);
@@ -241,27 +244,6 @@ impl Transfer {
         }
     }
 
-    async fn open_ticket(&self) -> Option<TicketId> {
-        let replication = &self.replication;
-        let command = Command::OpenTickets(OpenTickets {
-            kind: TicketKind::Repair,
-            node: replication.log.node_id(),
-            count: 1,
-            ttl_ms: replication.options.repair_ttl_ms,
-        });
-        match replication.propose(command).await {
-            Ok(Response::TicketsOpened { first, .. }) => Some(first),
-            Ok(response) => {
-                tracing::warn!(digest = %self.digest, ?response, "no ticket to keep a fetched blob");
-                None
-            }
-            Err(error) => {
-                tracing::info!(digest = %self.digest, %error, "no ticket to keep a fetched blob");
-                None
-            }
-        }
-    }
-
     /// Whether the copy counts now.
     async fn place(&self, ticket: TicketId) -> bool {
         let replication = &self.replication;
@@ -271,7 +253,11 @@ impl Transfer {
             node,
             digest: self.digest,
         };
-        match replication.propose(Command::AddPlacement(placement)).await {
+        let counted = match blob_hit("fetch_before_place") {
+            Ok(()) => replication.propose(Command::AddPlacement(placement)).await,
+            Err(error) => Err(LogError::Fatal(error.to_string())),
+        };
+        match counted {
             Ok(Response::Rejected(rejection)) => {
                 tracing::info!(digest = %self.digest, %rejection, "a fetched copy is not counted");
             }
@@ -331,6 +317,7 @@ impl Transfer {
         tracing::warn!(digest = %self.digest, %error, "fetched bytes could not be written");
         match error {
             BlobError::NoSpace => Failure::NoSpace,
+            error if error.is_failing_disk() => Failure::NoSpace,
             _ => Failure::Local,
         }
     }

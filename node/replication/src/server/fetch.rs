@@ -7,6 +7,7 @@ use futures::stream::{self, BoxStream};
 use proto::blob as wire;
 use proto::blob::fetch_blob_reply::Part;
 use storage::blob::{BlobReader, CHUNK_BYTES};
+use storage::failpoints::blob_hit;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
@@ -38,6 +39,7 @@ pub(super) fn stream(
             let (reader, shared) = (reader.clone(), shared.clone());
             async move {
                 let len = usize::try_from(end - start).unwrap_or(CHUNK_BYTES);
+                blob_hit("fetch_before_send").map_err(|error| blob_status(&error))?;
                 let data = reader
                     .read_at(start, len)
                     .await

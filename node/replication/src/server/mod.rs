@@ -20,6 +20,7 @@ use proto::blob::push_blob_request::Part;
 use runtime::Shutdown;
 use storage::blob::BlobStore;
 use storage::error::BlobError;
+use storage::failpoints::blob_hit;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -41,8 +42,10 @@ pub type DamageHandler = Arc<dyn Fn(Digest) + Send + Sync>;
 /// Bounds of what other nodes may ask for at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
-    /// Pushes into this node, idle ones included. Default 2,048.
+    /// Pushes into this node that bring bytes; idle ones wait for their turn again. Default 2,048.
     pub pushes_max: usize,
+    /// A push that brought nothing for this long is idle. Default 5 s.
+    pub idle_after: Duration,
     /// Small blobs being stored. Default 256.
     pub small_pushes_max: usize,
     /// Fetches from this node. Default 256.
@@ -55,6 +58,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         ServerOptions {
             pushes_max: 2_048,
+            idle_after: Duration::from_secs(5),
             small_pushes_max: 256,
             fetches_max: 256,
             resume_timeout: Duration::from_secs(60),
@@ -202,6 +206,7 @@ impl BlobService for BlobServer {
             .pin(&digest, TicketId::from_u64(request.ticket))
             .await;
         let present = pinned.map_err(|error| blob_status(&error))?.is_some();
+        blob_hit("pin_before_reply").map_err(|error| blob_status(&error))?;
         Ok(Response::new(wire::PinReply { present }))
     }
 

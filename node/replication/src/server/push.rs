@@ -4,6 +4,7 @@
 //! the same name asks for them, or the resume timeout passes. A second stream may come before the first is known to
 //! be broken; it takes over.
 
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use proto::blob as wire;
 use proto::blob::push_blob_reply::Part as Reply;
 use proto::blob::push_blob_request::Part as Request;
 use storage::blob::StagedBlob;
+use storage::failpoints::blob_hit;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +50,8 @@ pub(super) struct Push {
     take_over: CancellationToken,
     /// Where the bytes go when another stream takes over.
     heir: oneshot::Sender<StagedBlob>,
-    _turn: OwnedSemaphorePermit,
+    /// Given back while the push is idle: its client may send nothing for as long as it likes.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 /// 32 lower-case hexadecimal digits: a name becomes part of a path.
@@ -100,7 +103,7 @@ impl Push {
             stream,
             take_over,
             heir,
-            _turn: turn,
+            turn: Some(turn),
         };
         shared
             .shutdown
@@ -109,7 +112,7 @@ impl Push {
     }
 
     async fn run(
-        self,
+        mut self,
         earlier: Option<Running>,
         mut requests: Streaming<wire::PushBlobRequest>,
         replies: Replies,
@@ -132,7 +135,7 @@ impl Push {
             }
             Err(Stop::Broken) => {
                 // Ends the reply stream, so that the transport lets go of it.
-                drop((requests, replies));
+                drop((requests, replies, self.turn.take()));
                 self.wait_for_heir(staged).await;
             }
             Err(Stop::Abandoned) => {
@@ -164,12 +167,11 @@ impl Push {
 
     /// Receives until the end is named and all bytes are there.
     async fn receive(
-        &self,
+        &mut self,
         staged: &mut StagedBlob,
         requests: &mut Streaming<wire::PushBlobRequest>,
         replies: &Replies,
     ) -> Result<PushEnd, Stop> {
-        let stop = self.shared.shutdown.token();
         let mut received_bytes = staged.len_bytes();
         let standing = wire::Standing {
             offset_bytes: received_bytes,
@@ -179,16 +181,8 @@ impl Push {
             .await
             .map_err(|_| Stop::Broken)?;
         loop {
-            let request = tokio::select! {
-                biased;
-                () = self.take_over.cancelled() => return Err(Stop::Broken),
-                () = stop.cancelled() => return Err(Stop::Broken),
-                request = requests.message() => request,
-            };
-            match request
-                .map_err(|_| Stop::Broken)?
-                .map(|request| request.part)
-            {
+            let request = self.next_request(staged, requests).await?;
+            match request.map(|request| request.part) {
                 None => return Err(Stop::Abandoned),
                 Some(Some(Request::Data(data))) => {
                     if data.offset_bytes != received_bytes {
@@ -214,6 +208,50 @@ impl Push {
                 Some(Some(Request::Start(_)) | None) => {
                     return Err(Stop::Failed(malformed("data or end")));
                 }
+            }
+        }
+    }
+
+    /// Waits for the next message. A push that is idle meanwhile has no turn and nothing in memory.
+    async fn next_request(
+        &mut self,
+        staged: &mut StagedBlob,
+        requests: &mut Streaming<wire::PushBlobRequest>,
+    ) -> Result<Option<wire::PushBlobRequest>, Stop> {
+        let stop = self.shared.shutdown.token();
+        let take_over = self.take_over.clone();
+        let broken = async {
+            tokio::select! {
+                () = take_over.cancelled() => {}
+                () = stop.cancelled() => {}
+            }
+        };
+        let (mut broken, mut message) = (pin!(broken), pin!(requests.message()));
+        tokio::select! {
+            biased;
+            () = &mut broken => return Err(Stop::Broken),
+            request = &mut message => return request.map_err(|_| Stop::Broken),
+            () = sleep(self.shared.options.idle_after) => {}
+        }
+        let flushed = staged.flush().await;
+        flushed.map_err(|error| Stop::Failed(blob_status(&error)))?;
+        self.turn = None;
+        let resumed = async {
+            let request = message.await.map_err(|_| Stop::Broken)?;
+            let turns = self.shared.push_turns.clone();
+            let turn = match &request {
+                Some(_) => Some(turns.acquire_owned().await.map_err(|_| Stop::Broken)?),
+                None => None,
+            };
+            Ok((request, turn))
+        };
+        tokio::select! {
+            biased;
+            () = &mut broken => Err(Stop::Broken),
+            resumed = resumed => {
+                let (request, turn) = resumed?;
+                self.turn = turn;
+                Ok(request)
             }
         }
     }
@@ -280,8 +318,12 @@ pub(super) async fn store_small(shared: &Shared, end: PushEnd, body: Bytes) -> R
 
 /// Verifies, makes durable, pins.
 async fn commit(shared: &Shared, staged: StagedBlob, end: &PushEnd) -> Result<(), Status> {
+    if let Err(error) = blob_hit("push_before_commit") {
+        discard(shared, staged).await;
+        return Err(blob_status(&error));
+    }
     match shared.blobs.commit(staged, &end.digest, end.ticket).await {
-        Ok(_) => Ok(()),
+        Ok(_) => blob_hit("push_before_reply").map_err(|error| blob_status(&error)),
         Err((error, staged)) => {
             if let Some(staged) = staged {
                 discard(shared, staged).await;

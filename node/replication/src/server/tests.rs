@@ -361,6 +361,43 @@ async fn more_transfers_than_allowed_are_refused_at_once() {
     stop(wire).await;
 }
 
+/// Uploads whose clients send nothing keep nobody else's blobs away, and go on when their clients do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_pushes_leave_their_turns_to_others() {
+    let options = ServerOptions {
+        pushes_max: 1,
+        idle_after: Duration::from_millis(200),
+        ..ServerOptions::default()
+    };
+    let wire = wire(options, no_uploads()).await;
+    let (_data, blobs) = source();
+    let body = noise(2 * MIB, 9);
+    let mut idle = blobs.stage("idle").await.unwrap();
+    idle.append(body.slice(..MIB)).await.unwrap();
+    idle.settle().await.unwrap();
+    let (sender, receiver) = watch::channel(None);
+    let (peers, reader) = (wire.peers.clone(), idle.reader());
+    let pushing =
+        tokio::spawn(async move { peers.push(PEER, reader, Algorithm::Sha256, receiver).await });
+    eventually("bytes arrive", async || {
+        !wire.blobs.staged_names().await.unwrap().is_empty()
+    })
+    .await;
+    let other = noise(2 * MIB, 10);
+    let staged = stage(&blobs, &other).await;
+    let pushed = eventually("another push gets its turn", async || {
+        push(&wire.peers, &staged, end_of(&other)).await.is_ok()
+    });
+    timeout(Duration::from_secs(20), pushed).await.unwrap();
+    idle.append(body.slice(MIB..)).await.unwrap();
+    idle.settle().await.unwrap();
+    sender.send_replace(Some(end_of(&body)));
+    let resumed = timeout(Duration::from_secs(20), pushing).await.unwrap();
+    resumed.unwrap().unwrap();
+    assert!(fetch(&wire.peers, &sha256(&body), 0).await.unwrap() == body);
+    stop(wire).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn round_trips_are_measured_and_a_dead_peer_is_noticed() {
     let wire = default_wire().await;

@@ -10,10 +10,13 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use metadata::command::{AddPlacement, Command};
 use metadata::ids::{NodeId, TicketId};
 use metadata::response::Response;
+use storage::blob::ReadMark;
+use storage::failpoints::blob_hit;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::copy::{Copy, Source};
+use super::lane::{Failures, Lane};
 use crate::error::PeerError;
 use crate::peers::PushEnd;
 use crate::{Replication, placement, state};
@@ -53,25 +56,24 @@ enum Placing {
     Refused,
 }
 
-#[derive(Default)]
-struct Failures {
-    count: u32,
-    /// When the peer may be tried again.
-    not_before: Option<Instant>,
-}
-
 pub(super) struct Coordinator {
     replication: Arc<Replication>,
     source: Source,
     key: Vec<u8>,
     /// Copies to make, this node's not included.
     wanted: usize,
+    /// So many of them before the commit.
+    needed: usize,
     end: watch::Receiver<Option<PushEnd>>,
     publish: watch::Sender<Progress>,
     lanes: FuturesUnordered<BoxFuture<'static, Done>>,
-    running: BTreeSet<NodeId>,
+    running: BTreeMap<NodeId, Lane>,
     durable: BTreeSet<NodeId>,
     failures: BTreeMap<NodeId, Failures>,
+    /// Somebody has waited for copies before.
+    is_awaited: bool,
+    /// No further copies are made.
+    is_abandoned: bool,
 }
 
 impl Coordinator {
@@ -79,7 +81,7 @@ impl Coordinator {
         replication: Arc<Replication>,
         source: Source,
         key: Vec<u8>,
-        wanted: usize,
+        (wanted, needed): (usize, usize),
         end: watch::Receiver<Option<PushEnd>>,
         publish: watch::Sender<Progress>,
     ) -> Coordinator {
@@ -88,12 +90,15 @@ impl Coordinator {
             source,
             key,
             wanted,
+            needed,
             end,
             publish,
             lanes: FuturesUnordered::new(),
-            running: BTreeSet::new(),
+            running: BTreeMap::new(),
             durable: BTreeSet::new(),
             failures: BTreeMap::new(),
+            is_awaited: false,
+            is_abandoned: false,
         }
     }
 
@@ -112,12 +117,28 @@ impl Coordinator {
                     Ok(settlement) => return self.settle(settlement).await,
                     Err(_) => return,
                 },
-                // A new end means that somebody waits for copies now: everyone gets another chance.
-                Ok(()) = self.end.changed() => self.failures.clear(),
-                _ = look_around.tick(), if self.is_short() => {}
+                Ok(()) = self.end.changed() => self.serve_anew(),
+                _ = look_around.tick(), if self.is_short() || self.needs_more() => self.look(),
                 () = stop.cancelled() => return,
             }
         }
+    }
+
+    /// A new end means that somebody waits for copies now: everyone gets another chance.
+    fn serve_anew(&mut self) {
+        self.failures.values_mut().for_each(Failures::forgive);
+        if !std::mem::replace(&mut self.is_awaited, true) {
+            self.running.values_mut().for_each(Lane::start_over);
+        }
+    }
+
+    fn look(&mut self) {
+        self.running.values_mut().for_each(Lane::look);
+    }
+
+    /// Somebody waits for copies that are not there yet.
+    fn needs_more(&self) -> bool {
+        self.is_awaited && self.durable.len() < self.needed
     }
 
     /// Copies that the commit did not count are pinned under the repair ticket and counted one by one.
@@ -132,6 +153,13 @@ impl Coordinator {
         let Some(end) = *settlement.end.borrow() else {
             return;
         };
+        // Held until this returns. A peer that is slow for minutes must not pile up what is pushed meanwhile.
+        let replication = self.replication.clone();
+        let memory_bytes = self.source.memory_bytes();
+        let memory = replication.straggler_memory.try_acquire_many(memory_bytes);
+        if memory.is_err() {
+            self.abandon_copies();
+        }
         let mut counted: BTreeSet<NodeId> = settlement.counted.into_iter().collect();
         let early: Vec<NodeId> = self.durable.difference(&counted).copied().collect();
         for node in early {
@@ -143,7 +171,7 @@ impl Coordinator {
         let mut look_around = ticker();
         while counted.len() < self.wanted {
             self.fill();
-            if self.lanes.is_empty() && !self.has_hope() {
+            if self.lanes.is_empty() && (self.is_abandoned || !self.has_hope()) {
                 break;
             }
             tokio::select! {
@@ -171,24 +199,38 @@ impl Coordinator {
         self.replication.close_ticket(ticket).await;
     }
 
+    /// Gives up the copies that are on their way, and their memory; what is durable is still counted.
+    fn abandon_copies(&mut self) {
+        let copies = self.running.len();
+        tracing::info!(
+            copies,
+            "many copies are late already: these are left to repair"
+        );
+        self.lanes.clear();
+        self.running.clear();
+        self.wanted = self.durable.len();
+        self.is_abandoned = true;
+    }
+
     /// Starts as many copies as are missing and possible.
     fn fill(&mut self) {
-        if !self.is_short() {
+        if self.is_abandoned || !self.is_short() {
             return;
         }
         for node in self.candidates() {
             if !self.is_short() {
                 break;
             }
+            let (source, mark) = self.source.marked();
             let copy = Copy {
                 peers: self.replication.peers.clone(),
                 node,
-                source: self.source.clone(),
+                source,
                 end: self.end.clone(),
                 small_max_bytes: self.replication.options.small_max_bytes,
                 again: self.failures.contains_key(&node),
             };
-            self.running.insert(node);
+            self.running.insert(node, Lane::new(mark));
             self.lanes.push(Box::pin(
                 async move { Done::Copied(node, copy.run().await) },
             ));
@@ -202,7 +244,7 @@ impl Coordinator {
         let ready = |node: &NodeId| {
             self.failures
                 .get(node)
-                .is_none_or(|failures| failures.not_before.is_none_or(|moment| moment <= now))
+                .is_none_or(|failures| failures.is_over(now))
         };
         let mut nodes: Vec<NodeId> = nodes.into_iter().filter(ready).collect();
         nodes.sort_by_key(|node| self.failures.get(node).map_or(0, |failures| failures.count));
@@ -223,18 +265,25 @@ impl Coordinator {
         nodes.retain(|node| {
             *node != log.node_id()
                 && registered.contains(node)
-                && !self.running.contains(node)
+                && !self.running.contains_key(node)
                 && !self.durable.contains(node)
                 && self
                     .failures
                     .get(node)
-                    .is_none_or(|failures| failures.count < attempts)
+                    .is_none_or(|failures| failures.attempts < attempts)
         });
         placement::order(&self.key, &nodes)
     }
 
+    /// Whether too few copies are made or on their way. While copies are awaited, one that does not come on is not
+    /// relied on: a peer that hangs without dying would hold the push up until its time is over.
     fn is_short(&self) -> bool {
-        self.running.union(&self.durable).count() < self.wanted
+        let ignore_late = self.needs_more();
+        let coming = self.running.iter().filter(|(node, lane)| {
+            let is_ignored = ignore_late && lane.is_late();
+            !(is_ignored || self.durable.contains(node))
+        });
+        self.durable.len() + coming.count() < self.wanted
     }
 
     /// Whether a peer could still be tried, now or after its delay.
@@ -257,10 +306,8 @@ impl Coordinator {
         if !matches!(error, PeerError::Abandoned) {
             tracing::warn!(peer = %node, %error, "a copy to a peer failed");
         }
-        let failures = self.failures.entry(node).or_default();
-        let delay = self.replication.options.retry_delay * (1 << failures.count.min(6));
-        failures.count += 1;
-        failures.not_before = Some(Instant::now() + delay);
+        let retry_delay = self.replication.options.retry_delay;
+        self.failures.entry(node).or_default().add(retry_delay);
         None
     }
 
@@ -271,7 +318,7 @@ impl Coordinator {
     }
 
     fn start_placing(&mut self, node: NodeId, end: PushEnd) {
-        self.running.insert(node);
+        self.running.insert(node, Lane::new(ReadMark::default()));
         let replication = self.replication.clone();
         self.lanes.push(Box::pin(async move {
             Done::Placed(node, place(&replication, node, end).await)
@@ -292,6 +339,7 @@ async fn place(
             digest: end.digest,
         });
     }
+    blob_hit("place_before_propose")?;
     let placement = AddPlacement {
         ticket: end.ticket,
         node,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use metadata::ids::NodeId;
 use oci::Algorithm;
-use storage::blob::{CHUNK_BYTES, StagedReader};
+use storage::blob::{CHUNK_BYTES, ReadMark, StagedReader};
 use storage::error::BlobError;
 use tokio::sync::watch;
 
@@ -22,6 +22,31 @@ pub(super) enum Source {
     },
     /// A small blob in memory.
     Body(Bytes),
+}
+
+/// What a streamed copy holds in buffers, about.
+const STREAM_BYTES: u32 = 1 << 20;
+
+impl Source {
+    /// The same bytes for one copy, and how far that one gets.
+    pub(super) fn marked(&self) -> (Source, ReadMark) {
+        match self {
+            Source::Staged { reader, algorithm } => {
+                let (reader, mark) = reader.marked();
+                let algorithm = *algorithm;
+                (Source::Staged { reader, algorithm }, mark)
+            }
+            Source::Body(body) => (Source::Body(body.clone()), ReadMark::default()),
+        }
+    }
+
+    /// Memory that copies from it hold while they run.
+    pub(super) fn memory_bytes(&self) -> u32 {
+        match self {
+            Source::Staged { .. } => STREAM_BYTES,
+            Source::Body(body) => u32::try_from(body.len()).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 /// One copy to one node.

@@ -12,6 +12,7 @@
 
 mod coordinator;
 mod copy;
+mod lane;
 #[cfg(test)]
 mod tests;
 
@@ -87,7 +88,9 @@ impl Replication {
     }
 
     fn start(self: &Arc<Self>, source: Source, key: &[u8]) -> Result<Spread, ReplicationError> {
-        let wanted = state::cluster(self.log.as_ref())?.copies.saturating_sub(1);
+        let cluster = state::cluster(self.log.as_ref())?;
+        let wanted = cluster.copies.saturating_sub(1);
+        let needed = cluster.write_copies.saturating_sub(1);
         let (end, end_seen) = watch::channel(None);
         let (publish, progress) = watch::channel(Progress::default());
         let mut settle = None;
@@ -98,7 +101,7 @@ impl Replication {
                 self.clone(),
                 source,
                 key.to_vec(),
-                wanted,
+                (wanted, needed),
                 end_seen,
                 publish,
             );

@@ -156,6 +156,50 @@ async fn a_failed_peer_is_replaced_by_another_node() {
     stop(cluster).await;
 }
 
+/// A peer that hangs breaks no connection and reports no error.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_hangs_is_replaced_by_another_node() {
+    let cluster = Cluster::new(5, 3, 3);
+    let others = [NodeId(2), NodeId(3), NodeId(4), NodeId(5)];
+    let hanging = placement_of(&others)[0];
+    cluster.network.hold(hanging);
+    let body = noise(2 * MIB, 30);
+    let staged = staged(&cluster, &body).await;
+    let mut spread = start(&cluster, staged.reader());
+    let started = tokio::time::Instant::now();
+    let copies = spread.finish(end_of(&cluster, &body)).await.unwrap();
+    assert_eq!(copies.holders.len(), 2);
+    assert!(!copies.holders.contains(&hanging));
+    assert!(started.elapsed() < Duration::from_secs(6));
+
+    let small = noise(1_000, 31);
+    let mut spread = cluster
+        .replication
+        .spread_small(small.clone(), b"upload 1")
+        .unwrap();
+    let copies = spread.finish(end_of(&cluster, &small)).await.unwrap();
+    assert!(copies.holders.len() == 2 && !copies.holders.contains(&hanging));
+    stop(cluster).await;
+}
+
+/// Slow is not late: no spare copy is made while a peer takes bytes.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_slow_is_waited_for() {
+    let cluster = Cluster::new(4, 3, 3);
+    let order = placement_of(&[NodeId(2), NodeId(3), NodeId(4)]);
+    // A chunk of 256 KiB every 0.8 s.
+    cluster.network.set_round_trip_us(ONE, order[0], 1_600_000);
+    let body = noise(4 * MIB, 32);
+    let staged = staged(&cluster, &body).await;
+    let mut spread = start(&cluster, staged.reader());
+    let started = tokio::time::Instant::now();
+    let copies = spread.finish(end_of(&cluster, &body)).await.unwrap();
+    assert!(started.elapsed() > Duration::from_secs(10));
+    assert!(copies.holders.contains(&order[0]) && copies.holders.contains(&order[1]));
+    assert_eq!(cluster.network.pushes(order[2]), 0);
+    stop(cluster).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_straggler_is_pinned_and_counted_later() {
     let cluster = Cluster::new(3, 3, 2);
@@ -216,6 +260,84 @@ async fn a_copy_that_the_commit_missed_is_pinned_again() {
     .await;
     assert_eq!(*cluster.pins.lock().unwrap(), [(THREE, repair)]);
     stop(cluster).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_copies_beyond_their_memory_are_left_to_repair() {
+    let options = ReplicationOptions {
+        straggler_memory_bytes: 100_000,
+        ..ReplicationOptions::default()
+    };
+    let cluster = Cluster::with_options(3, 3, 2, options);
+    cluster.network.hold(THREE);
+    let push = async |body: Bytes| {
+        let end = end_of(&cluster, &body);
+        let mut spread = cluster.replication.spread_small(body, b"key").unwrap();
+        let copies = spread.finish(end).await.unwrap();
+        assert_eq!((copies.holders, copies.stragglers), (vec![TWO], 1));
+        let repair = cluster.commit_blob(end, &[ONE, TWO], 1).unwrap();
+        spread.stragglers(Some(repair));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (end.digest, repair)
+    };
+    let (kept, kept_ticket) = push(noise(60_000, 20)).await;
+    let (left, left_ticket) = push(noise(40_001, 21)).await;
+    let (last, last_ticket) = push(noise(40_000, 22)).await;
+    assert!(cluster.is_closed(left_ticket));
+    assert!(!cluster.is_closed(kept_ticket) && !cluster.is_closed(last_ticket));
+    cluster.network.release(THREE);
+    eventually("those within the memory count", async || {
+        cluster.holders(&kept).len() == 3 && cluster.holders(&last).len() == 3
+    })
+    .await;
+    assert_eq!(cluster.holders(&left), [ONE, TWO]);
+    let again = push_after(&cluster).await;
+    assert_eq!(cluster.holders(&again), [ONE, TWO, THREE]);
+    stop(cluster).await;
+}
+
+/// What was given up for want of memory must not start again when the counting of another copy fails.
+#[tokio::test(start_paused = true)]
+async fn copies_that_were_left_to_repair_stay_left() {
+    let options = ReplicationOptions {
+        linger: Duration::ZERO,
+        straggler_memory_bytes: 0,
+        ..ReplicationOptions::default()
+    };
+    let cluster = Cluster::with_options(4, 3, 2, options);
+    let order = placement_of(&[NodeId(2), NodeId(3), NodeId(4)]);
+    cluster.network.hold(order[1]);
+    let body = noise(MIB, 33);
+    let staged = staged(&cluster, &body).await;
+    let mut spread = start(&cluster, staged.reader());
+    let end = end_of(&cluster, &body);
+    let copies = spread.finish(end).await.unwrap();
+    assert_eq!(copies.holders, order[..1]);
+    cluster.network.release(order[1]);
+    eventually("the copy is durable", async || {
+        cluster.has(order[1], &end.digest).await
+    })
+    .await;
+    let repair = cluster.commit_blob(end, &[ONE, order[0]], 1).unwrap();
+    cluster.network.cut(ONE, order[1]);
+    spread.stragglers(Some(repair));
+    eventually("the ticket is closed", async || cluster.is_closed(repair)).await;
+    assert_eq!(cluster.network.pushes(order[2]), 0);
+    stop(cluster).await;
+}
+
+/// A blob whose third copy is late, with the memory of earlier ones given back.
+async fn push_after(cluster: &Cluster) -> oci::Digest {
+    cluster.network.hold(THREE);
+    let body = noise(100_000, 23);
+    let end = end_of(cluster, &body);
+    let mut spread = cluster.replication.spread_small(body, b"key").unwrap();
+    spread.finish(end).await.unwrap();
+    let repair = cluster.commit_blob(end, &[ONE, TWO], 1).unwrap();
+    spread.stragglers(Some(repair));
+    cluster.network.release(THREE);
+    eventually("the ticket is closed", async || cluster.is_closed(repair)).await;
+    end.digest
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,6 +54,17 @@ impl Share {
         is_taken
     }
 
+    /// Most that this staged blob may have.
+    pub(super) fn most_bytes(&self) -> u64 {
+        self.most_bytes
+    }
+
+    /// What it has, to go along with the bytes; what is left has nothing.
+    pub(super) fn hand_over(&mut self) -> Share {
+        let empty = self.budget.share(self.most_bytes);
+        std::mem::replace(self, empty)
+    }
+
     /// The bytes are in memory no longer.
     pub(super) fn give_back(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
@@ -79,6 +90,10 @@ mod tests {
         assert!(two.grow(4) && !two.grow(1), "no more than is left");
         one.give_back();
         assert!(two.grow(2) && one.grow(4) && !one.grow(1));
+        let handed_over = one.hand_over();
+        assert!(one.most_bytes() == 6 && !one.grow(5), "they still count");
+        drop(handed_over);
+        assert!(one.grow(4));
         drop(two);
         assert!(one.grow(2));
         drop(one);

@@ -137,8 +137,8 @@ pub enum Quarantined {
     Sound,
     /// This node does not know of it.
     Absent,
-    /// The quarantine is full; the copy stays where it is, and a good copy that is committed replaces it. Report
-    /// it lost only if that copy is on its way: an unlinked copy ends in the trash.
+    /// The quarantine is full; the copy stays where it is until a good copy that is committed replaces it, or the
+    /// unlink rule moves it to the trash.
     Full,
 }
 

@@ -23,9 +23,9 @@ use super::{
     BlobHealth, BlobStat, BlobStore, Comparison, DiskUsage, Pace, QuarantineUsage, Quarantined,
     ScrubProgress, TrashUsage, Unlink, Verified, Walk, WalkCursor, files, shelf::Shelf, unlink,
 };
-use crate::error::BlobError;
+use crate::error::{BlobError, StorageError};
 
-/// The blobs of a node in its data directory: `blobs/`, `uploads/` and `local/` (the index). Cheap to clone.
+/// The blobs of a node in its data directory: `blobs/` and `local/` (the index). Cheap to clone.
 ///
 /// The futures of `commit`, `pin` and `unlink_if_unneeded` may be dropped: what they began on disk is finished
 /// or harmless. But the caller then does not know the outcome.
@@ -34,6 +34,8 @@ pub struct DirectoryBlobs {
     shelf: Arc<Shelf>,
     names: Names,
     memory: Arc<Budget>,
+    /// The same for the batches of those that are files.
+    batches: Arc<Budget>,
     options: BlobOptions,
     started: SystemTime,
 }
@@ -50,9 +52,30 @@ impl DirectoryBlobs {
             shelf,
             names: Names::default(),
             memory: Budget::new(options.inline_memory_bytes),
+            batches: Budget::new(options.inline_memory_bytes),
             options,
             started: SystemTime::now(),
         })
+    }
+
+    /// Why nothing can be written to the directory; `None` when it can, or is only full. Asks the file system: quick,
+    /// unless that hangs.
+    pub fn trouble(&self) -> Option<String> {
+        let directory = self.shelf.files.blobs().display();
+        let what = match self.shelf.disk.health() {
+            Ok(BlobHealth::Healthy | BlobHealth::Full) => return None,
+            Ok(BlobHealth::ReadOnly) => "is read-only".to_owned(),
+            Ok(BlobHealth::Failed) => {
+                "failed a write: mend its disk and start this node again".to_owned()
+            }
+            Err(error) => format!("cannot be used: {error}"),
+        };
+        Some(format!("the blob directory {directory} {what}"))
+    }
+
+    /// Completes when the local index is found damaged: a node with such an index must stop.
+    pub async fn damaged(&self) -> StorageError {
+        self.shelf.index.rung().await
     }
 
     /// Syncs of the local index since it was opened: fewer than commits when they shared.
@@ -148,7 +171,7 @@ impl BlobStore for DirectoryBlobs {
             target,
             feed,
             memory,
-            self.options.batch_bytes,
+            self.batches.share(self.options.batch_bytes as u64),
             resumed,
         ))
     }

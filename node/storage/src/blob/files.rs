@@ -1,6 +1,6 @@
 //! The directories that hold blobs and uploads.
 //!
-//! `blobs/<algorithm>/<first two digits>/<hex>` and `uploads/<name>`. Nothing below them is followed when it is
+//! `blobs/<algorithm>/<first two digits>/<hex>` and `blobs/uploads/<name>`. Nothing below them is followed when it is
 //! a symbolic link, and nothing but regular files is opened.
 
 use std::fs::File;
@@ -15,6 +15,9 @@ use super::space::Disk;
 use super::{quarantine, trash};
 use crate::error::BlobError;
 use crate::failpoints;
+
+/// The high-water mark of the local index.
+const INDEX_MARK: &str = "hwm";
 
 /// Longest name of a staged blob.
 const MAX_NAME_BYTES: usize = 80;
@@ -46,10 +49,11 @@ impl Files {
 
     /// Where files are below `data`; creates nothing.
     pub(super) fn below(data: &Path) -> Self {
-        let [blobs, uploads, index] = ["blobs", "uploads", "local"].map(|name| data.join(name));
+        let [blobs, index] = ["blobs", "local"].map(|name| data.join(name));
         Files {
+            // On the same mount as the blobs, whatever is mounted: uploads become blobs by a rename.
+            uploads: blobs.join("uploads"),
             blobs,
-            uploads,
             index,
         }
     }
@@ -67,6 +71,11 @@ impl Files {
     /// Where the local index is.
     pub(super) fn index(&self) -> &Path {
         &self.index
+    }
+
+    /// What remembers how far the index got: beside the blobs, so that it does not vanish together with the index.
+    pub(super) fn index_mark(&self) -> PathBuf {
+        self.blobs.join(INDEX_MARK)
     }
 
     /// Where bytes staged under `name` go. Names that are not `[a-z0-9-]{1,80}` could leave the directory.
@@ -125,9 +134,10 @@ impl Files {
         match std::fs::rename(staged, &path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 create_directory(parent)?;
-                std::fs::rename(staged, &path).map_err(BlobError::io("rename", staged))?;
+                std::fs::rename(staged, &path)
+                    .map_err(|error| disk.write_failed("rename", staged, error))?;
             }
-            renamed => renamed.map_err(BlobError::io("rename", staged))?,
+            renamed => renamed.map_err(|error| disk.write_failed("rename", staged, error))?,
         }
         failpoints::hit("after_rename_before_dirsync")
             .map_err(|error| disk.sync_failed(parent, error))?;
@@ -149,13 +159,18 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// Creates an upload file, or empties what an interrupted upload left.
-pub(super) fn create_upload(path: &Path) -> Result<File, BlobError> {
+pub(super) fn create_upload(path: &Path, disk: &Disk) -> Result<File, BlobError> {
     failpoints::hit("tmp_create").map_err(BlobError::io("create", path))?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(path, flags, FILE_MODE);
+    let mut opened = rustix::fs::open(path, flags, FILE_MODE);
+    if matches!(opened, Err(Errno::LOOP | Errno::ISDIR)) {
+        // Whatever took the place of an upload holds none of its bytes.
+        remove(path)?;
+        opened = rustix::fs::open(path, flags, FILE_MODE);
+    }
     opened
         .map(File::from)
-        .map_err(|error| BlobError::io("create", path)(error.into()))
+        .map_err(|error| disk.write_failed("create", path, error.into()))
 }
 
 /// Opens an upload file that is already there; `None` when it is not.
@@ -179,9 +194,9 @@ pub(super) fn sync_parent(path: &Path, disk: &Disk) -> Result<(), BlobError> {
     }
 }
 
-/// Removes a file. One that is not there is fine.
+/// Removes a file, or an empty directory in its place. One that is not there is fine.
 pub(super) fn remove(path: &Path) -> Result<(), BlobError> {
-    match std::fs::remove_file(path) {
+    match crate::durable::remove_entry(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(BlobError::io("remove", path)(error))
         }

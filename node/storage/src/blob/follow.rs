@@ -1,6 +1,7 @@
 //! Reading bytes while they arrive.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -82,6 +83,7 @@ impl Feed {
         StagedReader {
             readable: self.readable.subscribe(),
             content: Arc::clone(&self.content),
+            furthest: Arc::default(),
         }
     }
 }
@@ -92,9 +94,33 @@ impl Feed {
 pub struct StagedReader {
     readable: watch::Receiver<u64>,
     content: Arc<Mutex<Content>>,
+    /// Where the furthest read of this reader and its clones ends.
+    furthest: Arc<AtomicU64>,
+}
+
+/// How far a [`StagedReader`] has read.
+#[derive(Clone, Debug, Default)]
+pub struct ReadMark(Arc<AtomicU64>);
+
+impl ReadMark {
+    /// Where the furthest read ends.
+    pub fn offset_bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl StagedReader {
+    /// The same bytes for another purpose, whose reading is marked on its own.
+    #[must_use]
+    pub fn marked(&self) -> (StagedReader, ReadMark) {
+        let mark = ReadMark::default();
+        let reader = StagedReader {
+            furthest: Arc::clone(&mark.0),
+            ..self.clone()
+        };
+        (reader, mark)
+    }
+
     /// Waits until more than `offset` bytes are readable; returns how many are. `None` when the staged blob was
     /// committed or dropped and no more will come. Cancellation-safe.
     pub async fn wait_beyond(&mut self, offset: u64) -> Option<u64> {
@@ -115,6 +141,8 @@ impl StagedReader {
         let rest = self.readable.borrow().saturating_sub(offset);
         let len =
             usize::try_from(rest).map_or(READ_BYTES, |rest| rest.min(limit_bytes).min(READ_BYTES));
+        self.furthest
+            .fetch_max(offset.saturating_add(len as u64), Ordering::Relaxed);
         let content = lock(&self.content).clone();
         match content {
             Content::Gone => Err(BlobError::Gone),

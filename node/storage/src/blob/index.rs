@@ -13,6 +13,7 @@
 
 mod database;
 mod edit;
+mod mark;
 mod reclaim;
 mod record;
 mod writer;
@@ -29,9 +30,12 @@ use rocksdb::{Direction, IteratorMode};
 use super::BlobStat;
 use super::options::BlobOptions;
 use super::space::Disk;
+use crate::alarm::Alarm;
 use crate::error::{BlobError, StorageError};
+use crate::rocks::owner::Owner;
 use database::{Database, Family, family};
 pub(super) use edit::Edit;
+use mark::IndexMark;
 pub(super) use record::{Place, Record};
 use writer::Writer;
 pub(super) use writer::Written;
@@ -43,29 +47,52 @@ type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StorageError
 pub(super) struct LocalIndex {
     database: Arc<Database>,
     writer: Writer,
+    alarm: Alarm,
+}
+
+/// The identity is beside the mark. Refuses an index that somebody else wrote to.
+fn owner_of(mark: &Path, database: &Database) -> Result<Owner, StorageError> {
+    let owner = Owner::load(mark.parent().unwrap_or(mark), Family::Notes.name())?;
+    owner.check(database)?;
+    Ok(owner)
 }
 
 impl LocalIndex {
-    /// Opens or creates the index in `directory`.
+    /// Opens or creates the index in `directory`. Refuses one that is behind the mark in the file `mark`.
     pub(super) fn open(
         directory: &Path,
+        mark: &Path,
         options: &BlobOptions,
         disk: Arc<Disk>,
     ) -> Result<Self, StorageError> {
         let database = Arc::new(database::open(directory, options)?);
-        let writer = Writer::start(Arc::clone(&database), disk, options)?;
-        Ok(LocalIndex { database, writer })
+        let owner = owner_of(mark, &database)?;
+        let mark = IndexMark::start(mark, &database)?;
+        let keeping = Some((mark, owner));
+        let writer = Writer::start(Arc::clone(&database), keeping, disk, options)?;
+        Ok(LocalIndex {
+            database,
+            writer,
+            alarm: Alarm::new(),
+        })
     }
 
     /// Opens the index in `directory` to be read only: every write fails.
     pub(super) fn open_read_only(
         directory: &Path,
+        mark: &Path,
         options: &BlobOptions,
         disk: Arc<Disk>,
     ) -> Result<Self, StorageError> {
         let database = Arc::new(database::open_read_only(directory, options)?);
-        let writer = Writer::start(Arc::clone(&database), disk, options)?;
-        Ok(LocalIndex { database, writer })
+        owner_of(mark, &database)?;
+        mark::check(mark, &database)?;
+        let writer = Writer::start(Arc::clone(&database), None, disk, options)?;
+        Ok(LocalIndex {
+            database,
+            writer,
+            alarm: Alarm::new(),
+        })
     }
 
     /// Pins of all blobs together.
@@ -83,20 +110,25 @@ impl LocalIndex {
         let value = self
             .database
             .get_pinned_cf(&family(&self.database, Family::Blobs), digest.to_key());
-        let value = value.map_err(StorageError::database("read the local index"))?;
+        let value = value.map_err(self.unreadable("read the local index"))?;
         value
             .map(|value| Record::decode(&value).ok_or_else(|| self.damaged("a record")))
             .transpose()
     }
 
-    /// The bytes of an inline blob, not verified.
-    pub(super) fn body(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
+    /// The bytes of an inline blob, not verified. What cannot be read is gone, like a file that is: the record says that
+    /// there should be bytes, and other nodes have them.
+    pub(super) fn body(&self, digest: &Digest) -> Option<Bytes> {
         let value = self
             .database
             .get_cf(&family(&self.database, Family::Bodies), digest.to_key());
-        Ok(value
-            .map_err(StorageError::database("read the local index"))?
-            .map(Bytes::from))
+        match value {
+            Ok(value) => value.map(Bytes::from),
+            Err(error) => {
+                tracing::error!(%digest, %error, "the bytes of a small blob cannot be read");
+                None
+            }
+        }
     }
 
     /// The tickets a blob is pinned with, in order.
@@ -153,14 +185,29 @@ impl LocalIndex {
     pub(super) fn note(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
         self.database
             .get_cf(&family(&self.database, Family::Notes), name)
-            .map_err(StorageError::database("read the local index"))
+            .map_err(self.unreadable("read the local index"))
     }
 
     /// That stored bytes of the index are not what was written.
     pub(super) fn damaged(&self, what: &'static str) -> StorageError {
-        StorageError::Corrupt {
+        let error = StorageError::Corrupt {
             path: self.database.path().to_owned(),
             what,
+        };
+        self.alarm.notice(&error);
+        error
+    }
+
+    /// Completes when a read has met damage.
+    pub(super) async fn rung(&self) -> StorageError {
+        self.alarm.rung().await
+    }
+
+    /// For `map_err` on reads: names the action.
+    fn unreadable(&self, action: &'static str) -> impl FnOnce(rocksdb::Error) -> StorageError + '_ {
+        move |error| {
+            self.alarm.notice(&error);
+            StorageError::database(action)(error)
         }
     }
 
@@ -196,7 +243,7 @@ impl LocalIndex {
             .database
             .iterator_cf(&family(&self.database, which), mode)
         {
-            let (key, value) = item.map_err(StorageError::database("scan the local index"))?;
+            let (key, value) = item.map_err(self.unreadable("scan the local index"))?;
             if visit(&key, &value)?.is_break() {
                 break;
             }

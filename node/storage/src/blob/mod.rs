@@ -44,7 +44,7 @@ pub use directory::DirectoryBlobs;
 pub use memory::MemoryBlobs;
 pub use options::BlobOptions;
 pub use reader::BlobReader;
-pub use staged::{StagedBlob, StagedReader};
+pub use staged::{ReadMark, StagedBlob, StagedReader};
 
 /// Unit of checksums and of reading, in bytes.
 pub const CHUNK_BYTES: usize = 256 * 1024;
@@ -98,7 +98,7 @@ pub trait BlobStore: Send + Sync + 'static {
         ticket: TicketId,
     ) -> Result<BlobStat, (BlobError, Option<StagedBlob>)>;
 
-    /// Pins a blob that is here already; `None` when it is not.
+    /// Pins a blob that is here already; `None` when it is not, or not every chunk of it is good.
     async fn pin(&self, digest: &Digest, ticket: TicketId) -> Result<Option<BlobStat>, BlobError>;
 
     /// Removes what was staged.

@@ -12,10 +12,11 @@ pub struct BlobOptions {
     /// At most 256 KiB (one chunk); more counts as that. Default 128 KiB.
     pub inline_limit_bytes: usize,
     /// Bytes of staged blobs that may be in memory, all together. A staged blob that finds no room becomes a file,
-    /// however small it is. Default 32 MiB.
+    /// however small it is. The batches of those that are files may have as much again; beyond it they are smaller.
+    /// Default 32 MiB.
     pub inline_memory_bytes: u64,
     /// Bytes that are hashed and written in one go on a blocking thread. An upload holds at most two such
-    /// batches. Default 512 KiB.
+    /// batches, of 64 KiB when there is no memory for larger ones. Default 512 KiB.
     pub batch_bytes: usize,
     /// Dirty bytes of one upload after which the kernel is told to start writing them out, so that the sync
     /// at the end finds little left to do. Default 8 MiB.

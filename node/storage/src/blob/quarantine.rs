@@ -85,7 +85,7 @@ impl Quarantine {
         disk: &Disk,
     ) -> Result<(), BlobError> {
         let place = self.place(digest);
-        let mut file = files::create_upload(&place)?;
+        let mut file = files::create_upload(&place, disk)?;
         file.write_all(bytes)
             .map_err(BlobError::io("write", &place))?;
         file.sync_all()

@@ -12,6 +12,7 @@ use oci::Digest;
 use super::CHUNK_BYTES;
 use super::checksum::chunk_len;
 use crate::error::BlobError;
+use crate::failpoints;
 
 /// Most chunks that one read returns: 1 MiB, which bounds the memory of a reader.
 const READ_CHUNKS: u64 = 4;
@@ -206,7 +207,7 @@ impl BlobReader {
         offset: u64,
         piece: &mut [u8],
     ) -> Result<(), BlobError> {
-        match read_full(file, offset, piece) {
+        match read_blob(file, offset, piece) {
             Ok(len) if len == piece.len() => Ok(()),
             Ok(_) => Err(self.corrupt(chunk)),
             Err(error) => {
@@ -242,6 +243,12 @@ impl BlobReader {
             chunk,
         }
     }
+}
+
+/// [`read_full`] of a file of a committed blob.
+pub(super) fn read_blob(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    failpoints::hit("blob_before_read")?;
+    read_full(file, offset, buffer)
 }
 
 /// Fills `buffer` from `offset`; less only when the file ends. Returns how much.

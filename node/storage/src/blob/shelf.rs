@@ -43,8 +43,17 @@ pub(super) struct Shelf {
 impl Shelf {
     pub(super) fn open(data: &Path, options: &BlobOptions) -> Result<Self, BlobError> {
         let files = Files::open(data)?;
-        let disk = Arc::new(Disk::new(data, options.min_free_bytes)?);
-        let index = LocalIndex::open(files.index(), options, Arc::clone(&disk))?;
+        let disk = Arc::new(Disk::new(
+            files.blobs(),
+            files.index(),
+            options.min_free_bytes,
+        )?);
+        let index = LocalIndex::open(
+            files.index(),
+            &files.index_mark(),
+            options,
+            Arc::clone(&disk),
+        )?;
         let shelf = Self::of(files, index, disk, options)?;
         let mut edit = Edit::default();
         for digest in shelf.index.strays()? {
@@ -60,8 +69,13 @@ impl Shelf {
     /// Opens it without changing anything: to be looked at only.
     pub(super) fn inspect(data: &Path, options: &BlobOptions) -> Result<Self, BlobError> {
         let files = Files::below(data);
-        let disk = Arc::new(Disk::new(data, options.min_free_bytes)?);
-        let index = LocalIndex::open_read_only(files.index(), options, Arc::clone(&disk))?;
+        let disk = Arc::new(Disk::new(
+            files.blobs(),
+            files.index(),
+            options.min_free_bytes,
+        )?);
+        let mark = files.index_mark();
+        let index = LocalIndex::open_read_only(files.index(), &mark, options, Arc::clone(&disk))?;
         Self::of(files, index, disk, options)
     }
 
@@ -148,6 +162,7 @@ impl Shelf {
         let synced = spool.sync_data();
         pinned.wait_blocking()?;
         synced?;
+        self.make_way(digest)?;
         self.files.place(spool.path(), digest, &self.disk)?;
         spool.give_up();
         let record = Record {
@@ -169,19 +184,29 @@ impl Shelf {
         self.index.write_blocking(edit)
     }
 
-    /// Pins a blob that is here.
+    /// Pins a blob that is here, every chunk of it: whoever asks counts this copy, and may have found it here from
+    /// long before. Not even a pin of the same ticket proves anything, because pins come before files.
     pub(super) fn pin(
         &self,
         digest: &Digest,
         ticket: TicketId,
     ) -> Result<Option<BlobStat>, BlobError> {
         self.disk.check_writable()?;
+        match self.look(digest)? {
+            Found::Whole => self.pin_found(digest, ticket),
+            Found::Damaged(_) | Found::Nothing => Ok(None),
+        }
+    }
+
+    /// Pins a blob that was looked at.
+    pub(super) fn pin_found(
+        &self,
+        digest: &Digest,
+        ticket: TicketId,
+    ) -> Result<Option<BlobStat>, BlobError> {
         let Some(record) = self.index.record(digest)? else {
             return Ok(None);
         };
-        if record.place == Place::File && !self.has_file(digest, record.size_bytes)? {
-            return Ok(None);
-        }
         self.index
             .write_blocking(Edit::default().pin(digest, ticket))?;
         Ok(Some(BlobStat {
@@ -202,7 +227,7 @@ impl Shelf {
             }),
             Place::Inline => self
                 .index
-                .body(digest)?
+                .body(digest)
                 .filter(|body| body.len() as u64 == record.size_bytes)
                 .map(|body| BlobReader::memory(*digest, body, record.checksums)),
         };
@@ -270,14 +295,14 @@ impl Shelf {
         }
     }
 
-    pub(super) fn has_file(&self, digest: &Digest, size_bytes: u64) -> Result<bool, BlobError> {
-        let Some(file) = self.files.open_blob(digest)? else {
-            return Ok(false);
-        };
-        let metadata = file
-            .metadata()
-            .map_err(BlobError::io("stat", &self.files.blob(digest)))?;
-        Ok(metadata.len() == size_bytes)
+    /// Nothing but a directory keeps a file from taking its place. Nobody knows what is in it, so it is kept.
+    pub(super) fn make_way(&self, digest: &Digest) -> Result<(), BlobError> {
+        let path = self.files.blob(digest);
+        if !std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+            return Ok(());
+        }
+        tracing::error!(path = %path.display(), "a directory in the place of a blob goes to quarantine");
+        self.quarantine.take_file(&path, digest, &self.disk)
     }
 
     /// Looks at what is here, every chunk of it. Whoever commits holds fresh bytes: a rotten copy must not be
@@ -294,7 +319,7 @@ impl Shelf {
         match damage {
             None => Ok(Found::Whole),
             Some(BlobError::Corrupt { chunk, .. }) => {
-                tracing::warn!(%digest, chunk, "a damaged blob is replaced by the same blob pushed again");
+                tracing::warn!(%digest, chunk, "a damaged blob does not count; the same blob pushed again replaces it");
                 Ok(Found::Damaged(record))
             }
             Some(error) => Err(error),

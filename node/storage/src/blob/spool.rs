@@ -79,6 +79,9 @@ impl Spool {
             return Ok(None);
         };
         let file = Arc::new(file);
+        // Pages whose sync failed before a restart may still be in the cache, marked clean: only the disk knows what
+        // is durable.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         let mut spool = Spool::new(target, feed, Algorithm::Sha256);
         let (mut hasher, mut checksums) =
             (Hasher::new(Algorithm::Sha256), RunningChecksums::default());
@@ -138,13 +141,13 @@ impl Spool {
         self.target.disk.check_writable()?;
         let file = match self.usable_file()? {
             Some(file) => file,
-            None => Arc::new(files::create_upload(self.path())?),
+            None => Arc::new(files::create_upload(self.path(), &self.target.disk)?),
         };
         let written = failpoints::hit("tmp_write")
             .and_then(|()| write_all(&file, pieces, self.written_bytes));
         if let Err(error) = written {
             self.undo(&file);
-            return Err(BlobError::io("write", self.path())(error));
+            return Err(self.target.disk.write_failed("write", self.path(), error));
         }
         self.other = None;
         self.written_bytes += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use oci::{Algorithm, Digest};
 use tokio::task::JoinHandle;
 
-pub use super::follow::StagedReader;
+pub use super::follow::{ReadMark, StagedReader};
 
 use super::budget::{Budget, Share};
 use super::follow::Feed;
@@ -16,6 +16,10 @@ use crate::error::BlobError;
 /// Pieces shorter than this are copied together: a client that sends one byte at a time must not make us keep
 /// a network buffer for each.
 const SMALL_PIECE_BYTES: usize = 4096;
+
+/// A batch that finds no memory is written once it has this many bytes: many slow uploads must not hold a full
+/// batch each.
+const SMALL_BATCH_BYTES: usize = 64 * 1024;
 
 /// Bytes on their way in, and the running hash over them.
 ///
@@ -28,7 +32,8 @@ pub struct StagedBlob {
     target: Option<Arc<SpoolTarget>>,
     /// What it has of the memory for all staged blobs.
     memory: Share,
-    batch_bytes: usize,
+    /// What its batches have of the memory for those of all staged blobs.
+    batch: Share,
     algorithm: Algorithm,
     len_bytes: u64,
     pending: Pending,
@@ -48,7 +53,7 @@ impl StagedBlob {
             feed: Arc::new(Feed::new()),
             target: None,
             memory: Budget::new(u64::MAX).share(u64::MAX),
-            batch_bytes: 1,
+            batch: Budget::new(0).share(0),
             algorithm: Algorithm::Sha256,
             len_bytes: 0,
             pending: Pending::default(),
@@ -58,18 +63,19 @@ impl StagedBlob {
         }
     }
 
-    /// A staged blob that becomes a file when `memory` grants no more, or one that is a file already.
+    /// A staged blob that becomes a file when `memory` grants no more, or one that is a file already. Its batches
+    /// are as large as `batch` grants.
     pub(super) fn spilling(
         target: Arc<SpoolTarget>,
         feed: Arc<Feed>,
         memory: Share,
-        batch_bytes: usize,
+        batch: Share,
         resumed: Option<Spool>,
     ) -> Self {
         StagedBlob {
             target: Some(target),
             memory,
-            batch_bytes,
+            batch,
             len_bytes: feed.readable_bytes(),
             feed,
             spool: resumed.map(Box::new),
@@ -118,13 +124,31 @@ impl StagedBlob {
             )));
             self.pending.push(so_far);
         }
+        let is_granted = self.batch.grow(bytes.len() as u64);
         self.len_bytes += bytes.len() as u64;
         self.pending.push(bytes);
-        if self.pending.len_bytes >= self.batch_bytes {
+        if self.is_batch_full(is_granted) {
             self.idle().await?;
             self.dispatch()?;
         }
         Ok(())
+    }
+
+    fn is_batch_full(&self, is_granted: bool) -> bool {
+        let most_bytes = usize::try_from(self.batch.most_bytes()).unwrap_or(usize::MAX);
+        let full_bytes = if is_granted {
+            most_bytes
+        } else {
+            most_bytes.min(SMALL_BATCH_BYTES)
+        };
+        self.pending.len_bytes >= full_bytes
+    }
+
+    /// Hands what is pending to the file, and waits: nothing is left in memory then, unless all of it is.
+    pub async fn flush(&mut self) -> Result<(), BlobError> {
+        self.idle().await?;
+        self.dispatch()?;
+        self.idle().await
     }
 
     /// Waits for what is in flight and, for a file, makes the bytes durable (for a resumable session). Returns
@@ -196,21 +220,18 @@ impl StagedBlob {
         self.target.take().filter(|_| owns_file)
     }
 
-    /// Hands what is pending to the file and waits.
-    async fn flush(&mut self) -> Result<(), BlobError> {
-        self.idle().await?;
-        self.dispatch()?;
-        self.idle().await
-    }
-
     /// Starts writing what is pending.
     fn dispatch(&mut self) -> Result<(), BlobError> {
         let pieces = self.pending.take();
         if pieces.is_empty() {
-            Ok(())
-        } else {
-            self.start(move |spool| spool.write(&pieces))
+            return Ok(());
         }
+        let memory = self.batch.hand_over();
+        self.start(move |spool| {
+            let written = spool.write(&pieces);
+            drop((pieces, memory));
+            written
+        })
     }
 
     fn start(
@@ -246,6 +267,7 @@ impl StagedBlob {
         };
         if done.is_err() {
             self.pending.take();
+            self.batch.give_back();
             self.len_bytes = self.feed.readable_bytes();
         }
         done

@@ -24,7 +24,7 @@ impl Shelf {
     ) -> Result<Option<BlobStat>, BlobError> {
         self.disk.check_writable()?;
         match self.look(digest)? {
-            Found::Whole => return self.pin(digest, ticket),
+            Found::Whole => return self.pin_found(digest, ticket),
             // What is recorded and damaged waits for good bytes or for quarantine.
             Found::Damaged(_) => return Ok(None),
             Found::Nothing => {}
@@ -50,6 +50,7 @@ impl Shelf {
         pinned.wait_blocking()?;
         synced.map_err(|error| self.disk.sync_failed(&path, error))?;
         if path != self.files.blob(digest) {
+            self.make_way(digest)?;
             self.files.place(&path, digest, &self.disk)?;
             self.trash.taken_out(record.size_bytes);
         }
@@ -124,7 +125,7 @@ impl Shelf {
                 self.quarantine.take_file(&path, digest, &self.disk)?;
             }
             Place::Inline => {
-                let Some(body) = self.index.body(digest)? else {
+                let Some(body) = self.index.body(digest) else {
                     return Ok(Quarantined::Missing);
                 };
                 if !self.quarantine.has_room(body.len() as u64)? {

@@ -9,7 +9,7 @@ use rustix::fs::Advice;
 
 use super::checksum::RunningChecksums;
 use super::index::{Place, Record};
-use super::reader::read_full;
+use super::reader::read_blob;
 use super::shelf::Shelf;
 use super::{BlobStat, CHUNK_BYTES, Damage, Verified};
 use crate::error::BlobError;
@@ -48,7 +48,7 @@ impl Scan {
     /// Begins with what `record` describes.
     pub(super) fn begin(shelf: &Shelf, digest: &Digest, record: Record) -> Result<Step, BlobError> {
         let source = match record.place {
-            Place::Inline => shelf.index.body(digest)?.map(Source::Inline),
+            Place::Inline => shelf.index.body(digest).map(Source::Inline),
             Place::File => shelf
                 .files
                 .open_blob(digest)?
@@ -161,7 +161,7 @@ impl Scan {
                 let mut buffer = vec![0; BUFFER_BYTES];
                 let end = self.found_bytes.min(self.offset + STEP_BYTES);
                 while self.offset < end {
-                    let read = read_full(file, self.offset, &mut buffer)?;
+                    let read = read_blob(file, self.offset, &mut buffer)?;
                     if read == 0 {
                         return Err(std::io::ErrorKind::UnexpectedEof.into());
                     }

@@ -6,7 +6,9 @@ mod staging;
 mod tending;
 mod unlinking;
 
-pub(crate) use fixture::{Cluster, HERE, bytes, digest, on_disk, put, read_all, stage, ticket};
+pub(crate) use fixture::{
+    Cluster, HERE, THERE, bytes, digest, on_disk, put, read_all, stage, ticket,
+};
 pub(crate) use tending::{unlinked, verify};
 pub(crate) use unlinking::LaggingLog;
 

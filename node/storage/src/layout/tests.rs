@@ -241,3 +241,72 @@ fn an_interrupted_creation_is_finished() {
         assert!(!open(&dir).is_new(), "after {done} steps");
     }
 }
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("created");
+    for entry in std::fs::read_dir(from).expect("listed").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+#[test]
+fn a_copy_is_refused_until_it_is_accepted() {
+    let dir = temp();
+    let original = dir.path().join("data");
+    let copy = dir.path().join("copy");
+    drop(open(&dir));
+    copy_tree(&original, &copy);
+    let refusal = |path: &Path| match DataDir::open(path, NODE) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("it opened"),
+    };
+    assert!(refusal(&copy).contains("accept-copy"), "{}", refusal(&copy));
+    let running = open(&dir);
+    assert!(refusal(&copy).contains("it is a copy of"));
+    let early = accept_copy(&copy).expect_err("the original runs");
+    assert!(
+        early.to_string().contains("the original is still there"),
+        "{early}"
+    );
+    drop(running);
+    assert!(accept_copy(&copy).is_err());
+    std::fs::rename(&original, dir.path().join("moved")).expect("moved");
+    DataDir::open(dir.path().join("moved"), NODE).expect("a move is no copy");
+    assert_eq!(accept_copy(&copy).expect("accepted"), NODE);
+    let accepted = DataDir::open(&copy, NODE).expect("it opens");
+    assert!(accept_copy(&copy).is_err(), "it is in use");
+    drop(accepted);
+}
+
+#[test]
+fn a_damaged_place_is_refused_and_can_be_made_again() {
+    let dir = temp();
+    drop(open(&dir));
+    let place = path(&dir, "raft/PLACE");
+    std::fs::write(&place, b"here").expect("written");
+    let refused = DataDir::open(dir.path().join("data"), NODE).expect_err("refused");
+    assert!(refused.to_string().contains("accept-copy"), "{refused}");
+    accept_copy(&dir.path().join("data")).expect("accepted");
+    drop(open(&dir));
+    std::fs::remove_file(&place).expect("removed");
+    drop(open(&dir));
+    assert!(place.is_file(), "it is made again");
+}
+
+#[test]
+fn uploads_of_an_earlier_version_move_below_the_blobs() {
+    let dir = temp();
+    drop(open(&dir));
+    let former = path(&dir, "uploads");
+    std::fs::create_dir(&former).expect("created");
+    std::fs::write(former.join("upload-1"), b"bytes").expect("written");
+    let data = open(&dir);
+    assert!(!former.exists());
+    let moved = std::fs::read(data.uploads_dir().join("upload-1")).expect("there");
+    assert_eq!(moved, b"bytes");
+}

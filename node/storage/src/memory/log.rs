@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -133,6 +134,10 @@ impl LogStore for MemoryLogStore {
 
     fn hard_state(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
         Ok(self.contents().hard_state.get(name).cloned())
+    }
+
+    fn sync_age(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn set_hard_state(&self, name: &str, value: Bytes, _sync: bool) -> Result<(), StorageError> {

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use metadata::ids::LogIndex;
 use rocksdb::{Cache, ColumnFamilyDescriptor};
 
-use super::{Database, StorageOptions, family};
+use super::{CURRENT, Database, StorageOptions, family};
 use crate::durable;
-use crate::error::StorageError;
+use crate::error::{REPLACE, StorageError};
 use crate::failpoints;
 use crate::state::Applied;
 
@@ -21,8 +21,10 @@ pub(super) const KEYS: &str = "keys";
 /// What was applied, under one key.
 pub(super) const META: &str = "meta";
 pub(super) const APPLIED: &[u8] = b"applied";
+/// Through which index this generation came from another node; absent when it did not. Eight bytes, big-endian.
+pub(super) const TAKEN_OVER: &[u8] = b"taken over";
 
-const POINTER: &str = "current";
+pub(super) const POINTER: &str = "current";
 const GENERATION_PREFIX: &str = "generation-";
 const CHECKPOINT_PREFIX: &str = "checkpoint-";
 
@@ -47,8 +49,9 @@ impl Generation {
         let path = generation_path(dir, number);
         if create {
             durable::create_dir(&path)?;
-        } else if !path.join("CURRENT").is_file() {
-            let why = "the state that was here is missing; replace this node".to_owned();
+        } else if !path.join(CURRENT).is_file() {
+            let path = path.join(CURRENT);
+            let why = format!("it is missing, and with it the state that was here; {REPLACE}");
             return Err(StorageError::Refused { path, why });
         }
         let database = super::open(&path, &options.state_database(), families(options, cache))?;

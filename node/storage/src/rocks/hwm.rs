@@ -22,15 +22,15 @@ const FILE_BYTES: usize = 2 * SECTOR_BYTES;
 
 /// How far the log got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     /// The index after the last durable entry.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// How many votes were made durable. Counting spares this floor from comparing votes, which are opaque here.
-    pub(super) votes: u64,
+    pub(crate) votes: u64,
 }
 
 /// The open file.
-pub(super) struct HighWater {
+pub(crate) struct HighWater {
     file: File,
     path: PathBuf,
     mark: Mark,
@@ -39,19 +39,15 @@ pub(super) struct HighWater {
 }
 
 impl HighWater {
+    /// Reads the mark, or returns `None` when there is no file.
+    pub(crate) fn peek(path: &Path) -> Result<Option<Mark>, StorageError> {
+        Ok(newest(path)?.map(|(_, mark)| mark))
+    }
+
     /// Opens the file, or returns `None` when there is none.
-    pub(super) fn load(path: &Path) -> Result<Option<HighWater>, StorageError> {
-        let Some(bytes) = durable::read_file(path)? else {
+    pub(crate) fn load(path: &Path) -> Result<Option<HighWater>, StorageError> {
+        let Some((generation, mark)) = newest(path)? else {
             return Ok(None);
-        };
-        let newest = (0..SLOTS)
-            .filter_map(|slot| decode(&bytes, slot))
-            .max_by_key(|(generation, _)| *generation);
-        let Some((generation, mark)) = newest else {
-            return Err(StorageError::Corrupt {
-                path: path.to_path_buf(),
-                what: "neither slot is intact; replace this node",
-            });
         };
         let file = OpenOptions::new()
             .write(true)
@@ -66,7 +62,7 @@ impl HighWater {
     }
 
     /// Creates the file of a new log.
-    pub(super) fn create(path: &Path) -> Result<HighWater, StorageError> {
+    pub(crate) fn create(path: &Path) -> Result<HighWater, StorageError> {
         let mut bytes = vec![0; FILE_BYTES];
         bytes[..SLOT_BYTES].copy_from_slice(&encode(0, Mark::default()));
         durable::write_file(path, &bytes)?;
@@ -83,12 +79,12 @@ impl HighWater {
     }
 
     /// The mark written last.
-    pub(super) fn mark(&self) -> Mark {
+    pub(crate) fn mark(&self) -> Mark {
         self.mark
     }
 
     /// Replaces the mark, durably.
-    pub(super) fn write(&mut self, mark: Mark) -> Result<(), StorageError> {
+    pub(crate) fn write(&mut self, mark: Mark) -> Result<(), StorageError> {
         let generation = self.generation + 1;
         let offset = (generation % SLOTS) * SECTOR_BYTES as u64;
         failpoints::hit("hwm_before_write")
@@ -101,6 +97,20 @@ impl HighWater {
         self.mark = mark;
         Ok(())
     }
+}
+
+/// The slot written last, with its generation; `None` when there is no file.
+fn newest(path: &Path) -> Result<Option<(u64, Mark)>, StorageError> {
+    let Some(bytes) = durable::read_file(path)? else {
+        return Ok(None);
+    };
+    let newest = (0..SLOTS)
+        .filter_map(|slot| decode(&bytes, slot))
+        .max_by_key(|(generation, _)| *generation);
+    newest.map(Some).ok_or_else(|| StorageError::Corrupt {
+        path: path.to_path_buf(),
+        what: "neither slot is intact; replace this node",
+    })
 }
 
 fn encode(generation: u64, mark: Mark) -> [u8; SLOT_BYTES] {

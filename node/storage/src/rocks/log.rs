@@ -3,15 +3,17 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::{ColumnFamilyDescriptor, ReadOptions, WriteBatch, WriteOptions};
 
 use super::hwm::{HighWater, Mark};
+use super::owner::Owner;
 use super::sync::LogSync;
 use super::{Database, StorageOptions, family};
 use crate::durable;
-use crate::error::StorageError;
+use crate::error::{REPLACE, StorageError};
 use crate::failpoints;
 use crate::log::{LogEnds, LogStore, Synced, VOTE};
 
@@ -20,8 +22,8 @@ pub(super) const HIGH_WATER: &str = "hwm";
 
 /// Big-endian index to entry.
 const ENTRIES: &str = "entries";
-/// The two keys below, and Raft's hard state behind a prefix.
-const STATE: &str = "state";
+/// The keys below, the owner, and Raft's hard state behind a prefix.
+pub(super) const STATE: &str = "state";
 /// Big-endian index purged through, then the marker.
 const PURGED: &[u8] = b"log.purged";
 /// Big-endian count of durable votes, compared with the high-water mark.
@@ -53,6 +55,7 @@ pub struct RocksLog {
     /// Held while the log changes, and while a request for it enters the queue: callbacks, entries and
     /// iterators agree on one order. The syncing thread never takes it.
     tail: Mutex<Tail>,
+    owner: Owner,
     /// Held while a vote is written and queued, so that their count grows in the order of the queue.
     votes: Mutex<u64>,
 }
@@ -75,6 +78,8 @@ impl RocksLog {
         durable::create_dir(&path)?;
         let families = log_families(options);
         let database = Arc::new(super::open(&path, &options.log_database(), families)?);
+        let owner = Owner::load(dir, STATE)?;
+        owner.check(&database)?;
         let tail = Tail::load(&database, &path)?;
         let votes = load_votes(&database, &path)?;
         let high_water = check_high_water(
@@ -90,6 +95,7 @@ impl RocksLog {
             database,
             path,
             tail: Mutex::new(tail),
+            owner,
             votes: Mutex::new(votes),
         })
     }
@@ -189,6 +195,7 @@ impl LogStore for RocksLog {
             for (index, entry) in &entries {
                 batch.put_cf(&entries_family, index.to_be_bytes(), entry);
             }
+            self.owner.sign(&self.database, &mut batch);
             failpoints::hit("raft_append_before_write")
                 .and_then(|()| self.database.write(batch).map_err(std::io::Error::other))
                 .map_err(StorageError::database("append to the log"))?;
@@ -262,10 +269,15 @@ impl LogStore for RocksLog {
         Ok(value.map(Bytes::from))
     }
 
+    fn sync_age(&self) -> Duration {
+        self.sync.age()
+    }
+
     fn set_hard_state(&self, name: &str, value: Bytes, sync: bool) -> Result<(), StorageError> {
         let state = family(&self.database, STATE);
         let mut batch = WriteBatch::default();
         batch.put_cf(&state, hard_state_key(name), &value);
+        self.owner.sign(&self.database, &mut batch);
         let write = |batch| {
             self.database
                 .write(batch)
@@ -403,15 +415,17 @@ pub(super) fn compare_with_mark(
     found: Mark,
     mark: Option<Mark>,
 ) -> Result<(), StorageError> {
+    let log = path.with_file_name(DATABASE);
+    let log = log.display();
     let why = match mark {
         None if found == Mark::default() => return Ok(()),
         None => format!(
-            "it is missing, but the log has entries before {} and {} votes; replace this node",
+            "it is missing, but the log {log} has entries before {} and {} votes; {REPLACE}",
             found.end, found.votes
         ),
         Some(mark) if found.end < mark.end || found.votes < mark.votes => format!(
-            "the log was rolled back: it ends before entry {} with {} votes, and had reached entry {} with {} votes; \
-             replace this node",
+            "the log {log} was rolled back: it ends before entry {} with {} votes, and had reached entry {} with {} \
+             votes; {REPLACE}",
             found.end, found.votes, mark.end, mark.votes
         ),
         Some(_) => return Ok(()),

@@ -8,22 +8,26 @@ pub mod snapshot;
 pub mod state;
 
 mod generation;
-mod hwm;
+pub(crate) mod hwm;
 pub mod offline;
+pub(crate) mod owner;
 mod sync;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
-    DBRecoveryMode, DBWithThreadMode, MultiThreaded, Options,
+    BlockBasedIndexType, BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor,
+    DBCompressionType, DBRecoveryMode, DBWithThreadMode, MultiThreaded, Options,
 };
 
-use crate::error::StorageError;
+use crate::error::{REPLACE, StorageError};
 
 pub use log::RocksLog;
 pub use state::RocksState;
+
+/// Names the description of a database that is in force.
+pub(crate) const CURRENT: &str = "CURRENT";
 
 pub(crate) type Database = DBWithThreadMode<MultiThreaded>;
 
@@ -65,6 +69,8 @@ impl Default for StorageOptions {
 
 /// The write buffer of a column family that holds a handful of small keys.
 const SMALL_WRITE_BUFFER_BYTES: usize = 1 << 20;
+/// Size of the parts of an index or a filter.
+const METADATA_BLOCK_BYTES: usize = 4 << 10;
 
 impl StorageOptions {
     /// What every database here shares.
@@ -129,9 +135,15 @@ impl StorageOptions {
         table.set_block_cache(cache);
         table.set_bloom_filter(10.0, false);
         table.set_whole_key_filtering(true);
-        // Indexes and filters count against the cache, so memory does not grow with the state.
+        // Indexes and filters count against the cache, so memory does not grow with the state. They are in small parts:
+        // a whole filter of a large table is larger than the cache takes, and would be read from the file and
+        // checked again for each key.
         table.set_cache_index_and_filter_blocks(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
+        table.set_metadata_block_size(METADATA_BLOCK_BYTES);
+        table.set_pin_top_level_index_and_filter(true);
         let mut options = self.column_family(
             self.state_write_buffer_bytes,
             DBCompressionType::Lz4,
@@ -162,12 +174,38 @@ impl StorageOptions {
 }
 
 /// Opens a database with exactly these column families, creating what is missing.
+///
+/// Refuses one that lost its `CURRENT`: RocksDB would create a new database over the files of the old one.
 pub(crate) fn open(
     path: &Path,
     options: &Options,
     families: Vec<ColumnFamilyDescriptor>,
 ) -> Result<Database, StorageError> {
+    let current = path.join(CURRENT);
+    if !current.is_file() && has_content(path)? {
+        let why = format!("it is missing, but the database around it is not new; {REPLACE}");
+        return Err(StorageError::Refused { path: current, why });
+    }
     Database::open_cf_descriptors(options, path, families).map_err(open_failed(path))
+}
+
+/// Whether there are files that RocksDB makes only after `CURRENT`. What an interrupted creation leaves does not count.
+fn has_content(path: &Path) -> Result<bool, StorageError> {
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        entries => entries.map_err(StorageError::io("list", path))?,
+    };
+    for entry in entries {
+        let name = entry.map_err(StorageError::io("list", path))?.file_name();
+        let name = name.to_string_lossy();
+        let is_content = [".sst", ".log", ".blob"]
+            .iter()
+            .any(|suffix| name.ends_with(suffix));
+        if is_content || name.starts_with("OPTIONS-") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A database that does not open: RocksDB names the file of it that is to blame, if one is.

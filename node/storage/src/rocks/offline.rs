@@ -2,14 +2,18 @@
 
 use std::path::Path;
 
+use metadata::ids::LogIndex;
 use metadata::view::{MetadataView, ViewError};
 use rocksdb::Cache;
 
-use super::generation::{Pointer, families, generation_path, load_applied};
+use super::generation::{
+    META, POINTER, Pointer, TAKEN_OVER, families, generation_path, load_applied,
+};
 use super::hwm::{HighWater, Mark};
-use super::log::{HIGH_WATER, Tail, compare_with_mark, load_votes, log_families, log_path};
-use super::state::RocksView;
-use super::{Database, StorageOptions};
+use super::log::{HIGH_WATER, STATE, Tail, compare_with_mark, load_votes, log_families, log_path};
+use super::owner::Owner;
+use super::state::{RocksView, owner_of};
+use super::{Database, StorageOptions, family};
 use crate::error::StorageError;
 use crate::state::Applied;
 
@@ -31,6 +35,7 @@ pub struct LogSummary {
 pub fn inspect_log(dir: &Path, options: &StorageOptions) -> Result<LogSummary, StorageError> {
     let path = log_path(dir);
     let database = open(&path, &options.log_database(), log_families(options))?;
+    Owner::load(dir, STATE)?.check(&database)?;
     let tail = Tail::load(&database, &path)?;
     let found = Mark {
         end: tail.end(),
@@ -55,18 +60,35 @@ impl OfflineState {
     /// Opens the state in `dir`. What only its write-ahead log has is read into memory.
     pub fn open(dir: &Path, options: &StorageOptions) -> Result<OfflineState, StorageError> {
         let pointer = Pointer::load(dir)?.ok_or_else(|| StorageError::Refused {
-            path: dir.to_path_buf(),
-            why: "it has no state".to_owned(),
+            path: dir.join(POINTER),
+            why: "it is missing: there is no state, or nothing says which it is".to_owned(),
         })?;
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let path = generation_path(dir, pointer.number);
         let database = open(&path, &options.state_database(), families(options, &cache))?;
+        owner_of(dir)?.check(&database)?;
         Ok(OfflineState { database })
     }
 
     /// What was applied last.
     pub fn applied(&self) -> Result<Applied, StorageError> {
         load_applied(&self.database)
+    }
+
+    /// Through which index it came from another node, if it did. A log that ends before such a state, and a state that
+    /// has applied nothing since, are a node that was cut off while it took it over: the next start goes on.
+    pub fn taken_over(&self) -> Result<Option<LogIndex>, StorageError> {
+        let meta = family(&self.database, META);
+        let stored = self.database.get_cf(&meta, TAKEN_OVER);
+        let stored = stored.map_err(StorageError::database("read where the state came from"))?;
+        let Some(bytes) = stored else {
+            return Ok(None);
+        };
+        let index = bytes.try_into().map_err(|_| StorageError::Corrupt {
+            path: self.database.path().to_path_buf(),
+            what: "where the state came from",
+        })?;
+        Ok(Some(LogIndex(u64::from_be_bytes(index))))
     }
 
     /// Runs `reader` over it.
@@ -84,6 +106,12 @@ pub(crate) fn open(
     options: &rocksdb::Options,
     families: Vec<rocksdb::ColumnFamilyDescriptor>,
 ) -> Result<Database, StorageError> {
+    let lock = path.join("LOCK");
+    if lock.exists() && !lock.is_file() {
+        // Opened like this, a database is not locked; a node would stop here.
+        let why = "it is no file; remove it".to_owned();
+        return Err(StorageError::Refused { path: lock, why });
+    }
     let mut options = options.clone();
     options.create_if_missing(false);
     options.create_missing_column_families(false);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{Cache, ReadOptions, WriteBatch, WriteOptions};
 
-use super::generation::{APPLIED, KEYS, META, encode_applied, families, load_applied};
+use super::generation::{APPLIED, KEYS, META, TAKEN_OVER, encode_applied, families, load_applied};
 use super::{Database, StorageOptions, family};
 use crate::durable;
 use crate::error::StorageError;
@@ -118,6 +118,7 @@ pub(super) fn fill(database: &Database, source: &mut dyn Read) -> Result<Applied
     }
     let applied = reader.applied().clone();
     batch.put_cf(&meta, APPLIED, encode_applied(&applied)?);
+    batch.put_cf(&meta, TAKEN_OVER, applied.index.0.to_be_bytes());
     write_unlogged(database, batch)?;
     for column_family in [&keys, &meta] {
         database

@@ -18,10 +18,13 @@ use super::generation::{
     APPLIED, Generation, KEYS, META, Pointer, checkpoint_path, decode_applied, encode_applied,
     load_applied, remove_leftovers,
 };
+use super::owner::Owner;
 use super::snapshot::{RocksCheckpoint, fill};
 use super::{Database, StorageOptions, family};
+use crate::alarm::Alarm;
 use crate::error::StorageError;
 use crate::failpoints;
+use crate::layout::RAFT;
 use crate::state::{Applied, StateCheckpoint, StateStore};
 
 /// The state on disk.
@@ -36,6 +39,8 @@ pub struct RocksState {
     /// A swap failed half-way: which generation the disk names is not known until the next start.
     is_failed: AtomicBool,
     checkpoints: AtomicU64,
+    owner: Owner,
+    alarm: Alarm,
 }
 
 impl RocksState {
@@ -49,6 +54,8 @@ impl RocksState {
         remove_leftovers(dir, pointer.number)?;
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let generation = Generation::open(dir, pointer.number, pointer.creating, options, &cache)?;
+        let owner = owner_of(dir)?;
+        owner.check(generation.database())?;
         if pointer.creating {
             Pointer {
                 creating: false,
@@ -64,7 +71,14 @@ impl RocksState {
             writer: Mutex::new(()),
             is_failed: AtomicBool::new(false),
             checkpoints: AtomicU64::new(0),
+            owner,
+            alarm: Alarm::new(),
         })
+    }
+
+    /// Completes when a read meets stored bytes that are not what was written: a node with such a state must stop.
+    pub async fn damaged(&self) -> StorageError {
+        self.alarm.rung().await
     }
 
     fn generation(&self) -> Arc<Generation> {
@@ -107,6 +121,11 @@ impl RocksState {
     }
 }
 
+/// The identity is in the directory beside the state's.
+pub(super) fn owner_of(dir: &Path) -> Result<Owner, StorageError> {
+    Owner::load(&dir.with_file_name(RAFT), META)
+}
+
 impl StateStore for RocksState {
     fn applied(&self) -> Result<Applied, StorageError> {
         load_applied(self.generation().database())
@@ -117,7 +136,8 @@ impl StateStore for RocksState {
         reader: &mut dyn FnMut(&dyn MetadataView) -> Result<(), ViewError>,
     ) -> Result<(), ViewError> {
         let generation = self.generation();
-        reader(&RocksView::new(generation.database())?)
+        let read = RocksView::new(generation.database()).and_then(|view| reader(&view));
+        read.inspect_err(|error| self.alarm.notice(error))
     }
 
     fn commit(&self, changes: Changes, applied: Applied) -> Result<(), StorageError> {
@@ -133,6 +153,7 @@ impl StateStore for RocksState {
             }
         }
         batch.put_cf(&family(database, META), APPLIED, encode_applied(&applied)?);
+        self.owner.sign(database, &mut batch);
         failpoints::hit("apply_before_batch")
             .and_then(|()| database.write(batch).map_err(std::io::Error::other))
             .and_then(|()| failpoints::hit("apply_after_batch"))

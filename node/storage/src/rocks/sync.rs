@@ -3,9 +3,9 @@
 //! It takes all requests that have arrived, syncs the write-ahead log once, and answers them in order. It is also
 //! the only writer of the high-water mark, so the mark needs no lock and can never overtake a sync.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,11 @@ pub(super) struct LogSync {
     queue: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
     syncs: Arc<AtomicU64>,
+    started: Started,
 }
+
+/// When the group that is being synced began to be.
+type Started = Arc<Mutex<Option<Instant>>>;
 
 impl LogSync {
     /// Starts the thread.
@@ -48,6 +52,7 @@ impl LogSync {
     ) -> Result<LogSync, StorageError> {
         let (queue, requests) = sync_channel(QUEUE);
         let syncs = Arc::new(AtomicU64::new(0));
+        let started = Started::default();
         let durable = high_water.mark();
         let state = SyncThread {
             database,
@@ -56,6 +61,7 @@ impl LogSync {
             mark_due: None,
             failure: None,
             syncs: Arc::clone(&syncs),
+            started: Arc::clone(&started),
         };
         let thread = std::thread::Builder::new()
             .name("log-sync".to_owned())
@@ -67,6 +73,7 @@ impl LogSync {
             queue: Some(queue),
             thread: Some(thread),
             syncs,
+            started,
         })
     }
 
@@ -98,6 +105,12 @@ impl LogSync {
         self.syncs.load(Ordering::Relaxed)
     }
 
+    /// How long the group that is being synced has been; zero when there is none.
+    pub(super) fn age(&self) -> Duration {
+        let started = *self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.map_or(Duration::ZERO, |started| started.elapsed())
+    }
+
     fn send(&self, request: Request) -> Result<(), StorageError> {
         let queue = self.queue.as_ref().ok_or(StorageError::Closed)?;
         queue.send(request).map_err(|_| StorageError::Closed)
@@ -127,6 +140,7 @@ struct SyncThread {
     /// The first failure. Nothing is durable after it, whatever a later sync says.
     failure: Option<String>,
     syncs: Arc<AtomicU64>,
+    started: Started,
 }
 
 impl SyncThread {
@@ -142,7 +156,9 @@ impl SyncThread {
                         .chain(requests.try_iter())
                         .take(QUEUE)
                         .collect();
+                    self.note_started(Some(Instant::now()));
                     self.commit(group);
+                    self.note_started(None);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -154,6 +170,10 @@ impl SyncThread {
         if self.mark_due.is_some() {
             self.write_mark_or_log();
         }
+    }
+
+    fn note_started(&self, at: Option<Instant>) {
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     fn commit(&mut self, group: Vec<Request>) {
@@ -251,6 +271,7 @@ mod tests {
             mark_due: None,
             failure: Some("an earlier sync failed".to_owned()),
             syncs: Arc::default(),
+            started: Started::default(),
         };
         let (synced, appended) = expect_sync();
         let (reply, voted) = sync_channel(1);

@@ -375,7 +375,12 @@ fn a_deleted_blob_is_remembered_for_a_day() {
             .is_some()
     );
     world.pass_ms(1);
-    world.step(0, 100);
+    let head = query::gc(&world.view).unwrap().heads.deleted_blobs;
+    assert_eq!(head, Some(LogTime(7)));
+    // Also when the budget is used up by other work, somebody must come back for it.
+    world.push_blob("a", "loose");
+    assert!(world.step(0, 1).is_more_due);
+    assert!(!world.step(0, 100).is_more_due);
     assert_eq!(
         query::deleted_blob(&world.view, &blob.digest).unwrap(),
         None

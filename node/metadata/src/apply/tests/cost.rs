@@ -5,11 +5,15 @@ use std::ops::ControlFlow;
 
 use crate::apply::apply;
 use crate::changes::Overlay;
-use crate::command::{Command, DeleteManifest, DeleteTag, Precondition, TicketKind, UnlinkBlob};
+use crate::command::{
+    Command, DeleteBlobs, DeleteManifest, DeleteTag, Precondition, TicketKind, UnlinkBlob,
+};
 use crate::entry::Entry;
 use crate::ids::{LogIndex, NodeId, RequestId, TicketId, Timestamp};
 use crate::memory::MemoryView;
-use crate::testing::{World, commit, digest, manifest, repository, tag};
+use crate::query;
+use crate::response::Response;
+use crate::testing::{World, commit, digest, manifest, reference, repository, tag};
 use crate::view::{MetadataView, ViewError};
 
 /// Counts what is read below the overlay.
@@ -182,4 +186,43 @@ fn a_step_costs_what_is_due_and_not_what_is_stored_or_waits() {
     let (small, large) = (cost_of_a_step(1), cost_of_a_step(60));
     assert_eq!(small.1, large.1, "writes");
     assert!(small.0.abs_diff(large.0) <= 4, "{small:?} and {large:?}");
+}
+
+/// Many indexes may name as a child what is also a blob. Whether one of them needs the blob must not take reading
+/// their references, which are long.
+#[test]
+fn deleting_a_blob_reads_no_references() {
+    let mut world = World::new();
+    world.push_blob("a", "child");
+    world.push(manifest("b", "child", &[], &[]));
+    for n in 0..50 {
+        let mut index = manifest("b", &format!("index {n}"), &[], &[&format!("v{n}")]);
+        index.facts.manifests = vec![reference("child")];
+        world.push(index);
+    }
+    world.done(Command::UnlinkBlob(UnlinkBlob {
+        repository: repository("a"),
+        digest: digest("child"),
+    }));
+    world.step(0, 100);
+    let blobs = query::condemned_blobs(&world.view, 0, None, 9).unwrap();
+    let view = Counting {
+        view: &world.view,
+        reads: Cell::new(0),
+    };
+    let entry = Entry {
+        proposed_at: Timestamp(0),
+        subject: String::new(),
+        request: None,
+        command: Command::DeleteBlobs(DeleteBlobs {
+            epoch: 0,
+            quarantine_ms: 0,
+            blobs,
+        }),
+    };
+    let at = LogIndex(world.view.applied().0 + 1);
+    let response = apply(&mut Overlay::new(&view), at, &entry).unwrap();
+    assert!(matches!(response, Response::BlobsDeleted(deleted) if deleted.digests.len() == 1));
+    let reads = view.reads.get();
+    assert!(reads < 50 + 30, "{reads} reads for 50 edges");
 }

@@ -113,6 +113,7 @@ fn a_blob_with_too_few_copies_is_no_ground_for_a_manifest() {
     world.done(Command::ReportLost(ReportLost {
         node: NodeId(1),
         digest: digest("layer"),
+        is_gone: true,
     }));
     let put = manifest("a", "m", &["layer"], &[]);
     let rejection = world.rejected(Command::PutManifest(put.clone()));

@@ -97,6 +97,29 @@ fn a_surplus_copy_is_one_beyond_r_lasting_ones() {
 }
 
 #[test]
+fn copies_that_only_nodes_out_of_duty_have_are_missing() {
+    let mut world = World::new();
+    world.done(register(4, "disk-4"));
+    world.push_blob("a", "layer");
+    add(&mut world, 3);
+    world.push_blob("a", "other");
+    let missing = |world: &World| {
+        let stats = query::stats(&world.view).unwrap();
+        (stats.under_replicated_blobs, stats.missing_copies)
+    };
+    assert_eq!(missing(&world), (1, 1));
+    for state in [NodeState::Down, NodeState::Draining] {
+        world.done(set(2, state));
+        assert_eq!(missing(&world), (2, 3));
+    }
+    world.done(set(1, NodeState::Down));
+    assert_eq!(missing(&world), (2, 3), "two nodes are left for two copies");
+    world.done(set(1, NodeState::Up));
+    world.done(set(2, NodeState::Up));
+    assert_eq!(missing(&world), (1, 1));
+}
+
+#[test]
 fn blobs_of_a_node_that_is_down_are_found_page_by_page() {
     let mut world = World::new();
     for content in ["one", "two", "three"] {

@@ -1,5 +1,6 @@
 use crate::command::{
-    AddPlacement, Command, DropPlacement, ReportLost, SetReplication, TicketKind,
+    AddPlacement, Command, DropPlacement, NodeState, ReportLost, SetNodeState, SetReplication,
+    TicketKind,
 };
 use crate::ids::{NodeId, TicketId};
 use crate::query::{self, UnderReplicated};
@@ -25,6 +26,15 @@ fn lost(node: u64, content: &str) -> Command {
     Command::ReportLost(ReportLost {
         node: NodeId(node),
         digest: digest(content),
+        is_gone: true,
+    })
+}
+
+fn damaged(node: u64, content: &str) -> Command {
+    Command::ReportLost(ReportLost {
+        node: NodeId(node),
+        digest: digest(content),
+        is_gone: false,
     })
 }
 
@@ -124,6 +134,31 @@ fn every_copy_may_be_lost() {
         copies: 0,
     };
     assert_eq!(missing(&world), (3, vec![all]));
+}
+
+#[test]
+fn the_last_live_copy_is_counted_however_damaged() {
+    let mut world = World::new();
+    world.push_blob("a", "layer");
+    let last = Rejection::TooFewCopies {
+        reached: 0,
+        wanted: 1,
+    };
+    // The other one may never come back.
+    let set = |state| {
+        let node = NodeId(2);
+        Command::SetNodeState(SetNodeState { node, state })
+    };
+    world.done(set(NodeState::Down));
+    assert_eq!(world.rejected(damaged(1, "layer")), last);
+    world.done(set(NodeState::Draining));
+    world.done(damaged(1, "layer"));
+    assert_eq!(world.rejected(damaged(2, "layer")), last);
+    assert_eq!(holders(&world, "layer"), [2]);
+    let ticket = world.open(TicketKind::Repair);
+    world.done(add(ticket, 3, "layer"));
+    world.done(damaged(2, "layer"));
+    assert_eq!(holders(&world, "layer"), [3]);
 }
 
 #[test]

@@ -174,7 +174,11 @@ impl Proposer {
             }
             26 | 27 => self.add_placement(view, node, blob, choice),
             28 => vec![Command::DropPlacement(DropPlacement { node, digest: blob })],
-            29 => vec![Command::ReportLost(ReportLost { node, digest: blob })],
+            29 => vec![Command::ReportLost(ReportLost {
+                node,
+                digest: blob,
+                is_gone: a % 2 == 0,
+            })],
             30 => ticks(view, 1, u64::from(a) * 100),
             _ => ticks(view, if a % 8 == 0 { 32 } else { 2 }, 20_000),
         }

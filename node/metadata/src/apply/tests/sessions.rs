@@ -1,5 +1,5 @@
 use crate::apply::{ANSWERS_PER_SESSION, SESSION_TTL_MS};
-use crate::command::{Command, DeleteTag, Precondition};
+use crate::command::{Command, DeleteBlobs, DeleteTag, Precondition, UnlinkBlob};
 use crate::entry::Entry;
 use crate::ids::{NodeId, RequestId, Timestamp};
 use crate::query;
@@ -164,4 +164,33 @@ fn a_long_list_of_unknown_digests_is_remembered_in_part() {
     assert_eq!(unknown(world.enter(&entry)), 500);
     assert_eq!(unknown(world.enter(&entry)), 100);
     assert!(!query::repository_exists(&world.view, &repository("a")).unwrap());
+}
+
+#[test]
+fn long_lists_are_remembered_in_part() {
+    let mut world = World::new();
+    for number in 0..150 {
+        let content = format!("blob {number}");
+        world.push_blob("a", &content);
+        world.done(Command::UnlinkBlob(UnlinkBlob {
+            repository: repository("a"),
+            digest: digest(&content),
+        }));
+    }
+    world.step(0, 1000);
+    let delete = Command::DeleteBlobs(DeleteBlobs {
+        epoch: 0,
+        quarantine_ms: 0,
+        blobs: query::condemned_blobs(&world.view, 0, None, 1000).unwrap(),
+    });
+    let Outcome { index, response } = world.enter(&entry(1, 1, delete.clone()));
+    let Response::BlobsDeleted(first) = response else {
+        panic!("{response:?}")
+    };
+    assert_eq!(first.digests.len(), 150);
+    let mut remembered = first.clone();
+    remembered.digests.truncate(100);
+    let again = world.enter(&entry(1, 1, delete));
+    let response = Response::BlobsDeleted(remembered);
+    assert_eq!(again, Outcome { index, response });
 }

@@ -1,9 +1,12 @@
+use crate::apply::TAG_HISTORY_MAX;
 use crate::command::{Command, DeleteTag, Precondition};
+use crate::entry::Entry;
 use crate::ids::Timestamp;
-use crate::query;
+use crate::memory::MemoryView;
 use crate::response::{Rejection, Response};
 use crate::testing::{World, digest, manifest, repository, tag};
 use crate::view::MetadataView;
+use crate::{invariants, query};
 
 fn delete(name: &str, of: &str, precondition: Precondition) -> Command {
     Command::DeleteTag(DeleteTag {
@@ -148,4 +151,38 @@ fn all_tags_of_a_push_move_or_none() {
         assert_eq!(world.tag_of("a", name), Some(digest("m2")));
     }
     assert_eq!(query::stats(&world.view).unwrap().tags, 3);
+}
+
+/// A tag that moves all the time must not fill the disk.
+#[test]
+fn only_the_newest_changes_of_a_tag_are_remembered() {
+    let mut world = World::new();
+    world.push(manifest("a", "m1", &[], &["v1"]));
+    world.push(manifest("a", "m2", &[], &["v2", "latest"]));
+    let changes = TAG_HISTORY_MAX + 200;
+    let mut longest = 0;
+    let history = |view: &MemoryView| {
+        query::tag_history(view, &repository("a"), &tag("latest"), 2 * TAG_HISTORY_MAX).unwrap()
+    };
+    // Without the invariants after each, which read everything.
+    for change in 0..changes {
+        let body = ["m1", "m2"][change % 2];
+        world.enter_unchecked(&Entry {
+            proposed_at: Timestamp(1),
+            subject: String::new(),
+            request: None,
+            command: Command::PutManifest(manifest("a", body, &[], &["latest"])),
+        });
+        if change > TAG_HISTORY_MAX {
+            longest = longest.max(history(&world.view).len());
+        }
+    }
+    assert!((TAG_HISTORY_MAX..=TAG_HISTORY_MAX + 64).contains(&longest));
+    let newest = &history(&world.view)[0];
+    assert_eq!(newest.number, changes as u64 + 1);
+    assert_eq!(newest.digest, world.tag_of("a", "latest"));
+    // What was trimmed is missing nowhere.
+    assert_eq!(invariants::check(&world.view).unwrap(), []);
+    world.done(delete("a", "latest", Precondition::None));
+    world.done(delete("a", "v1", Precondition::None));
 }

@@ -95,7 +95,19 @@ fn cluster_commands() -> Vec<(&'static str, Command)> {
         ),
         (
             "report_lost",
-            Command::ReportLost(ReportLost { node: NODE, digest }),
+            Command::ReportLost(ReportLost {
+                node: NODE,
+                digest,
+                is_gone: false,
+            }),
+        ),
+        (
+            "report_gone",
+            Command::ReportLost(ReportLost {
+                node: NODE,
+                digest,
+                is_gone: true,
+            }),
         ),
         (
             "tick",
@@ -294,7 +306,6 @@ fn cluster_records() -> Vec<(&'static str, Vec<u8>)> {
         manifest_bytes: 4,
         blobs: 5,
         blob_bytes: 6,
-        blobs_by_copies: vec![0, 300],
         deleted_manifests: 7,
         deleted_manifest_bytes: 8,
     };
@@ -365,6 +376,7 @@ fn repository_records() -> Vec<(&'static str, Vec<u8>)> {
         digest: None,
         proposed_at: Timestamp(5),
         subject: "me".to_owned(),
+        number: 7,
     };
     let referrer = Referrer {
         digest: digest("blob"),

@@ -3,6 +3,7 @@
 mod crashes;
 mod damage;
 mod memory;
+mod model;
 mod space;
 mod tending;
 

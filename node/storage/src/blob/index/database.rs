@@ -32,7 +32,7 @@ impl Family {
         Family::Notes,
     ];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Family::Blobs => "blobs",
             Family::Bodies => "bodies",

@@ -13,11 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::database::{Database, family};
 use super::edit::{Change, Edit};
+use super::mark::IndexMark;
 use super::reclaim::Reclaimer;
 use crate::blob::options::BlobOptions;
 use crate::blob::space::Disk;
 use crate::error::{BlobError, StorageError};
 use crate::failpoints;
+use crate::rocks::owner::Owner;
 
 /// Edits that may wait. Bodies among them are held by their uploads anyway.
 const QUEUE_EDITS: usize = 256;
@@ -56,12 +58,13 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(
         database: Arc<Database>,
+        keeping: Option<(IndexMark, Owner)>,
         disk: Arc<Disk>,
         options: &BlobOptions,
     ) -> Result<Self, StorageError> {
         let path = database.path().to_owned();
         let reclaimer = Reclaimer::new(Arc::clone(&database), Arc::clone(&disk), options);
-        let target = Arc::new(Target::new(database, disk, reclaimer));
+        let target = Arc::new(Target::new(database, keeping, disk, reclaimer));
         let (queue, requests) = mpsc::channel(QUEUE_EDITS);
         let thread_target = Arc::clone(&target);
         let thread = std::thread::Builder::new()
@@ -121,6 +124,8 @@ impl Drop for Writer {
 /// What is written to.
 struct Target {
     database: Arc<Database>,
+    /// What every write keeps true; `None` when nothing is to be written.
+    keeping: Option<(IndexMark, Owner)>,
     disk: Arc<Disk>,
     reclaimer: Reclaimer,
     synced: WriteOptions,
@@ -128,11 +133,17 @@ struct Target {
 }
 
 impl Target {
-    fn new(database: Arc<Database>, disk: Arc<Disk>, reclaimer: Reclaimer) -> Self {
+    fn new(
+        database: Arc<Database>,
+        keeping: Option<(IndexMark, Owner)>,
+        disk: Arc<Disk>,
+        reclaimer: Reclaimer,
+    ) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         Target {
             database,
+            keeping,
             disk,
             reclaimer,
             synced,
@@ -196,11 +207,17 @@ impl Target {
 
     /// A full disk fails this batch; RocksDB then refuses writes until, some seconds after there is room again,
     /// it has moved to a new log. Anything else leaves unknown what is durable and ends all writing.
-    fn write(&self, batch: WriteBatch) -> Result<(), BlobError> {
+    fn write(&self, mut batch: WriteBatch) -> Result<(), BlobError> {
         self.disk.check_writable()?;
+        if let Some((_, owner)) = &self.keeping {
+            owner.sign(&self.database, &mut batch);
+        }
         self.hit("index_before_sync")?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         let Err(error) = self.database.write_opt(batch, &self.synced) else {
+            if let Some((mark, _)) = &self.keeping {
+                mark.reached(self.database.latest_sequence_number());
+            }
             return self.hit("index_after_sync");
         };
         // The binding tells the kind of an error, not its subcode; RocksDB keeps the text of strerror.

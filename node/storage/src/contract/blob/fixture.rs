@@ -139,7 +139,11 @@ impl Cluster {
 
     /// The state does not count the copy of this node any more.
     pub(crate) fn uncount(&self, digest: Digest) {
-        self.apply(Command::ReportLost(ReportLost { node: HERE, digest }));
+        self.apply(Command::ReportLost(ReportLost {
+            node: HERE,
+            digest,
+            is_gone: true,
+        }));
     }
 
     pub(crate) fn is_counted(&self, digest: &Digest) -> bool {

@@ -10,8 +10,8 @@ use crate::command::{
 use crate::ids::{LogIndex, LogTime, RepositoryId};
 use crate::key;
 use crate::record::{
-    Collected, DeletedBlobRecord, DeletedManifestRecord, GcRecord, ManifestRecord, Referrer,
-    ReferrerReviewRecord, RepositoryStateRecord,
+    Collected, DeletedBlobRecord, DeletedManifestRecord, GcRecord, HolderSetRecord, ManifestRecord,
+    Referrer, ReferrerReviewRecord, RepositoryStateRecord,
 };
 use crate::response::{BlobsDeleted, CollectedManifest, GcStepped, Rejection, Response};
 use crate::testing::{digest, repository, tag};
@@ -193,5 +193,6 @@ pub(super) fn records() -> Vec<(&'static str, Vec<u8>)> {
         ("gc", stored(&[], &gc)),
         ("referrer_review", stored(&[], &review)),
         ("deleted_blob", stored(&[], &deleted_blob)),
+        ("holder_set", stored(&[], &HolderSetRecord { blobs: 300 })),
     ]
 }

@@ -76,6 +76,29 @@ async fn a_changed_byte_is_found_in_every_chunk() {
     assert!(is_whole(&store, &blob).await);
 }
 
+/// A pin makes a copy count: one that rotted since it came must not.
+#[tokio::test]
+async fn a_damaged_copy_is_not_pinned() {
+    let blob = bytes(3 * CHUNK_BYTES, 1);
+    let (store, path, _directory) = stored(&blob).await;
+    let pinned = store.pin(&digest(&blob), ticket(2)).await.expect("asked");
+    assert_eq!(pinned.map(|stat| stat.size_bytes), Some(blob.len() as u64));
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("opens");
+    let at = 2 * CHUNK_BYTES;
+    file.write_all_at(&[!blob[at]], at as u64).expect("written");
+    assert_eq!(
+        store.pin(&digest(&blob), ticket(3)).await.expect("asked"),
+        None
+    );
+    let pins = store.pins(&digest(&blob)).await.expect("read");
+    assert_eq!(pins, [ticket(1), ticket(2)]);
+    put(&store, &blob, ticket(3)).await;
+    assert!(is_whole(&store, &blob).await);
+}
+
 #[tokio::test]
 async fn a_truncated_file_loses_only_its_end() {
     let blob = bytes(4 * CHUNK_BYTES, 2);
@@ -223,5 +246,117 @@ async fn a_blob_may_change_between_file_and_index() {
     put(&store, &blob, ticket(3)).await;
     assert!(is_whole(&store, &blob).await);
     assert!(path.exists());
-    assert_eq!(store.shelf.index.body(&digest(&blob)).expect("read"), None);
+    assert_eq!(store.shelf.index.body(&digest(&blob)), None);
+}
+
+#[tokio::test]
+async fn a_directory_in_the_place_of_a_blob_makes_way() {
+    let blob = bytes(FILE, 8);
+    let (store, path, directory) = stored(&blob).await;
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::create_dir(&path).expect("created");
+    std::fs::write(path.join("somebody's"), b"file").expect("written");
+    put(&store, &blob, ticket(2)).await;
+    assert!(is_whole(&store, &blob).await);
+    let kept = std::fs::read_dir(directory.path().join("blobs/quarantine")).expect("listed");
+    let kept = kept.flatten().next().expect("it is kept").path();
+    assert!(kept.join("somebody's").is_file());
+}
+
+#[tokio::test]
+async fn what_takes_the_place_of_an_upload_makes_way() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path());
+    let blob = bytes(FILE, 9);
+    let path = directory.path().join("blobs/uploads/upload");
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, b"secret").expect("written");
+    let replacements: [&dyn Fn(); 2] = [&|| symlink(&secret, &path).expect("a link"), &|| {
+        std::fs::create_dir(&path).expect("a directory")
+    }];
+    for (number, put_there) in (1..).zip(replacements) {
+        put_there();
+        let staged = stage(&store, "upload", &blob).await;
+        assert_eq!(staged.len_bytes(), FILE as u64, "it began anew");
+        let committed = store.commit(staged, &digest(&blob), ticket(number)).await;
+        assert!(committed.is_ok());
+        assert!(!path.exists());
+    }
+    assert_eq!(std::fs::read(&secret).expect("readable"), b"secret");
+}
+
+/// Why the store does not open.
+fn refusal(directory: &Path) -> String {
+    match DirectoryBlobs::open(directory, BlobOptions::default()) {
+        Ok(_) => panic!("it opened"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A closed store with blobs in it, small and large.
+async fn closed() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path());
+    for seed in 1..4 {
+        put(&store, &bytes(INLINE, seed), ticket(seed)).await;
+        put(&store, &bytes(FILE, seed), ticket(seed)).await;
+    }
+    directory
+}
+
+fn newest_wal(directory: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(directory.join("local")).expect("listed");
+    let wals = entries.flatten().map(|entry| entry.path());
+    wals.filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .max()
+        .expect("there is one")
+}
+
+#[tokio::test]
+async fn an_index_that_lost_its_end_is_refused() {
+    let harms: [&dyn Fn(&Path); 4] = [
+        &|wal| {
+            let file = std::fs::OpenOptions::new()
+                .write(true)
+                .open(wal)
+                .expect("opens");
+            let half = file.metadata().expect("there").len() / 2;
+            file.set_len(half).expect("cut");
+        },
+        &|wal| std::fs::write(wal, b"").expect("emptied"),
+        &|wal| std::fs::remove_file(wal).expect("removed"),
+        &|wal| {
+            let local = wal.parent().expect("below it");
+            std::fs::remove_dir_all(local).expect("removed");
+            std::fs::create_dir(local).expect("created");
+        },
+    ];
+    for (number, harm) in harms.into_iter().enumerate() {
+        let directory = closed().await;
+        drop(open(directory.path()));
+        put(&open(directory.path()), &bytes(INLINE, 9), ticket(9)).await;
+        harm(&newest_wal(directory.path()));
+        let why = refusal(directory.path());
+        assert!(why.contains("local"), "{number}: {why}");
+        // And again: refusing has repaired nothing.
+        refusal(directory.path());
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_lost_its_description_is_not_made_anew() {
+    let directory = closed().await;
+    let current = directory.path().join("local/CURRENT");
+    let content = std::fs::read(&current).expect("there");
+    std::fs::remove_file(&current).expect("removed");
+    let why = refusal(directory.path());
+    assert!(
+        why.contains("local/CURRENT") && why.contains("it is missing"),
+        "{why}"
+    );
+    std::fs::write(&current, content).expect("put back");
+    assert!(
+        is_whole(&open(directory.path()), &bytes(INLINE, 1)).await,
+        "nothing was touched"
+    );
 }

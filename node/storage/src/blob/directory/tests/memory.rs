@@ -75,3 +75,52 @@ async fn a_blob_moves_to_its_file_in_the_middle_and_gives_its_memory_back() {
     assert!(done.is_ok(), "committed");
     assert!(is_whole(&store, &blob).await);
 }
+
+/// Slow uploads would hold a full batch each.
+#[tokio::test]
+async fn batches_that_find_no_memory_are_small() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let memory_bytes = 1 << 20;
+    let options = BlobOptions {
+        inline_limit_bytes: INLINE,
+        inline_memory_bytes: memory_bytes,
+        ..BlobOptions::default()
+    };
+    let store = DirectoryBlobs::open(directory.path(), options).expect("opens");
+    let (count, blob) = (20, bytes(400_000, 1));
+    let mut slow = Vec::new();
+    for number in 0..count {
+        slow.push(stage(&store, &format!("s{number}"), &blob.slice(..0)).await);
+    }
+    for at in (0..blob.len()).step_by(5000) {
+        for staged in &mut slow {
+            staged
+                .append(blob.slice(at..at + 5000))
+                .await
+                .expect("appended");
+        }
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let mut held_bytes = 0;
+        for staged in &slow {
+            let mut reader = staged.reader();
+            let readable = reader.wait_beyond(0);
+            let readable =
+                tokio::time::timeout(std::time::Duration::from_millis(1), readable).await;
+            held_bytes += staged.len_bytes() - readable.ok().flatten().unwrap_or(0);
+        }
+        if held_bytes <= memory_bytes + count * (70 << 10) {
+            break;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{held_bytes} bytes are held"
+        );
+    }
+    for staged in slow {
+        let done = store.commit(staged, &digest(&blob), ticket(1)).await;
+        assert!(done.is_ok(), "committed");
+    }
+    assert!(is_whole(&store, &blob).await);
+}

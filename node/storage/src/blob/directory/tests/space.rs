@@ -77,7 +77,8 @@ async fn an_upload_stops_at_the_reserve_and_can_go_on() {
         _claim: full.names.claim("upload").expect("free"),
     });
     let memory = full.memory.share(1000);
-    let mut staged = StagedBlob::spilling(target, Arc::new(Feed::new()), memory, 512 << 10, None);
+    let batch = full.batches.share(512 << 10);
+    let mut staged = StagedBlob::spilling(target, Arc::new(Feed::new()), memory, batch, None);
     let mut refusals = 0;
     while staged.len_bytes() < blob.len() as u64 {
         let at = usize::try_from(staged.len_bytes()).expect("small");

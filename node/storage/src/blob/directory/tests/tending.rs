@@ -110,7 +110,7 @@ async fn a_walk_reports_orphans_and_removes_leftovers() {
     }
     let orphan = bytes(FILE, 9);
     let path = blob_path(&store, &digest(&orphan));
-    let uploads = directory.path().join("uploads");
+    let uploads = directory.path().join("blobs/uploads");
     write_aged(&path, &orphan);
     write_aged(&path.with_extension("partial"), b"half");
     write_aged(&uploads.join("upload-1"), b"half");

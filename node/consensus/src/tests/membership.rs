@@ -1,0 +1,100 @@
+//! Changes of who belongs, finished and not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use metadata::ids::NodeId;
+use openraft::async_runtime::watch::WatchReceiver;
+
+use super::{TestCluster, eventually, put, soon};
+use crate::types::{Membership, NodeAddress};
+use crate::{Member, MembershipError, RaftNode};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn membership_changes_only_on_the_leader() {
+    let cluster = TestCluster::formed(3).await;
+    let follower = cluster.node(cluster.follower().await);
+    let member = Member {
+        node: NodeId(9),
+        grpc_address: "127.0.0.1:1".into(),
+    };
+    let refused = follower.add_voter(&member, soon()).await.unwrap_err();
+    assert!(
+        matches!(refused, MembershipError::NotLeader { leader: Some(_) }),
+        "{refused}"
+    );
+
+    // A node that never answers stays a learner and does not count for the quorum.
+    let leader = cluster.node(cluster.leader().await);
+    let deadline = std::time::Instant::now() + Duration::from_secs(2);
+    let refused = leader.add_voter(&member, deadline).await.unwrap_err();
+    assert!(
+        matches!(refused, MembershipError::TooFarBehind { .. }),
+        "{refused}"
+    );
+    assert!(!leader.is_voter(NodeId(9)));
+    put(leader, "goes-on").await.unwrap();
+}
+
+/// The voters of a node: one set, or two while a change is unfinished.
+fn voters(node: &RaftNode) -> Vec<BTreeSet<u64>> {
+    let metrics = node.cluster.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    metrics
+        .membership_config
+        .membership()
+        .get_joint_config()
+        .clone()
+}
+
+/// Leaves the change from voters 1 and 2 to all three halfway, as a leader does that is killed or runs out of time.
+async fn leave_halfway(leader: &Arc<RaftNode>) {
+    let metrics = leader.cluster.raft.metrics();
+    let nodes: BTreeMap<u64, NodeAddress> = metrics
+        .borrow_watched()
+        .membership_config
+        .nodes()
+        .map(|(node, address)| (*node, address.clone()))
+        .collect();
+    let sets = vec![BTreeSet::from([1, 2]), BTreeSet::from([1, 2, 3])];
+    let halfway = Membership::new(sets.clone(), nodes).unwrap();
+    let raft = &leader.cluster.raft;
+    let blank = openraft::EntryPayload::Blank;
+    raft.append_membership(halfway, blank, []).await.unwrap();
+    assert_eq!(voters(leader), sets);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adding_a_voter_again_finishes_the_change_that_was_left_halfway() {
+    let cluster = TestCluster::formed(3).await;
+    // No duty comes first.
+    for node in cluster.running() {
+        node.tasks.close_and_wait(super::PATIENCE).await.unwrap();
+    }
+    let leader = cluster.node(cluster.leader().await);
+    leave_halfway(leader).await;
+    let member = Member {
+        node: NodeId(3),
+        grpc_address: cluster.seat(3).options().grpc_address,
+    };
+    leader.add_voter(&member, soon()).await.unwrap();
+    assert_eq!(voters(leader), [BTreeSet::from([1, 2, 3])]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_finishes_the_change_that_was_left_halfway() {
+    let cluster = TestCluster::formed(3).await;
+    let old = cluster.leader().await;
+    let leader = cluster.node(old).clone();
+    leader.tasks.close_and_wait(super::PATIENCE).await.unwrap();
+    leave_halfway(&leader).await;
+    leader.hand_over(soon()).await;
+    let new = cluster.leader().await;
+    assert_ne!(new, old);
+    eventually("one set of voters", || {
+        voters(cluster.node(new)) == [BTreeSet::from([1, 2, 3])]
+    })
+    .await;
+    put(cluster.node(new), "goes-on").await.unwrap();
+}

@@ -1,0 +1,162 @@
+//! Cases that need a cluster of their own: how it forms, grows, and wants fewer copies.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::bench::{self, Bench, plan};
+use super::case::{self, Outcome};
+use super::points::{Action, Point, Reach};
+use crate::cluster::Cluster;
+use crate::report::Report;
+
+const READY_TIME: Duration = Duration::from_secs(60);
+const FIRE_TIME: Duration = Duration::from_secs(20);
+
+/// Where and how such clusters are made.
+pub(crate) struct Fresh<'a> {
+    pub(crate) directory: &'a Path,
+    pub(crate) port_base: u16,
+    pub(crate) seed: u64,
+    pub(crate) report: &'a Arc<Report>,
+}
+
+impl Fresh<'_> {
+    /// Runs one case in a cluster that lives no longer.
+    pub(crate) fn run(&self, number: usize, point: Point, action: Action) -> Result<Outcome> {
+        let directory = self.directory.join(format!("fresh-{number}"));
+        std::fs::create_dir_all(&directory)?;
+        let mut plan = plan(3, self.port_base, &directory, self.seed);
+        if point.reach == Reach::Grow {
+            (plan.nodes, plan.grows) = (2, true);
+            plan.settings = plan
+                .settings
+                .replace("[replication]\ncopies = 3\nwrite_copies = 2\n", "");
+        }
+        let text = format!("{}=1*{}", point.name, action.text());
+        let outcome = match point.reach {
+            Reach::Trim => self.trim(plan, &text, point, action)?,
+            _ => self.begin(plan, &text, point, action)?,
+        };
+        std::fs::remove_dir_all(&directory)?;
+        Ok(outcome)
+    }
+
+    /// The first node has the point set from its first start on, or until it has added another member.
+    fn begin(
+        &self,
+        plan: crate::cluster::Plan,
+        text: &str,
+        point: Point,
+        action: Action,
+    ) -> Result<Outcome> {
+        let grows = plan.grows;
+        let cluster = Cluster::prepare(plan)?;
+        let first = cluster.node(1);
+        first.set_failpoints(text)?;
+        for node in &cluster.nodes {
+            node.start()?;
+        }
+        if grows {
+            cluster.wait_ready_of(1, READY_TIME)?;
+            // It may fail: that is what it is for.
+            let _ = cluster.add_member(1, 2);
+        }
+        let outcome = self.watch(&cluster, 1, 0, point, action)?;
+        first.kill();
+        first.set_failpoints("# off")?;
+        first.start()?;
+        if grows {
+            cluster.wait_ready_of(1, READY_TIME)?;
+            let deadline = Instant::now() + READY_TIME;
+            while let Err(error) = cluster.add_member(1, 2) {
+                ensure!(
+                    Instant::now() < deadline,
+                    "no member could be added: {error:#}"
+                );
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+        cluster.wait_ready(READY_TIME)?;
+        let bench = Bench::over(cluster, self.report, self.seed)?;
+        self.finish(bench)?;
+        Ok(outcome)
+    }
+
+    /// The leader is configured to want fewer copies than there are, for a while.
+    fn trim(
+        &self,
+        plan: crate::cluster::Plan,
+        text: &str,
+        point: Point,
+        action: Action,
+    ) -> Result<Outcome> {
+        let (fewer, more) = ("\ncopies = 2", "\ncopies = 3");
+        let bench = Bench::start(plan, self.report)?;
+        let cluster = &bench.cluster;
+        let victim = cluster.node(2);
+        victim.kill();
+        victim.edit_configuration(more, fewer)?;
+        victim.set_failpoints(text)?;
+        let from = victim.printed_bytes();
+        victim.start()?;
+        cluster.wait_ready(READY_TIME)?;
+        let deadline = Instant::now() + READY_TIME;
+        loop {
+            let leader = cluster.leader().context("nobody leads")?;
+            if leader == victim.id {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "node 2 does not get to lead");
+            cluster.node(leader).stop()?;
+            cluster.node(leader).start()?;
+            cluster.wait_ready(READY_TIME)?;
+        }
+        let outcome = self.watch(cluster, victim.id, from, point, action)?;
+        victim.kill();
+        victim.edit_configuration(fewer, more)?;
+        victim.set_failpoints("# off")?;
+        victim.start()?;
+        cluster.wait_ready(READY_TIME)?;
+        self.finish(bench)?;
+        Ok(outcome)
+    }
+
+    /// Waits until the point has fired, and judges it.
+    fn watch(
+        &self,
+        cluster: &Cluster,
+        id: u64,
+        from: u64,
+        point: Point,
+        action: Action,
+    ) -> Result<Outcome> {
+        let node = cluster.node(id);
+        let deadline = Instant::now() + FIRE_TIME;
+        while case::count(node, from, point.name)? == 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let fired = case::count(node, from, point.name)?;
+        let ended = case::ended(node, action, fired);
+        case::judge(self.report, point, action, fired, ended.as_deref());
+        Ok(Outcome {
+            victim: id,
+            was_leader: true,
+            ended,
+            fired,
+        })
+    }
+
+    /// Works, reads, compares, and checks the directories.
+    fn finish(&self, bench: Bench) -> Result<()> {
+        let mut images = Vec::new();
+        bench.work(1, 0, &mut images);
+        bench.check(&images, 0);
+        bench.check_directories()?;
+        bench::check_logs(&bench.cluster, self.report)?;
+        bench.world.history.close()?;
+        Ok(())
+    }
+}
