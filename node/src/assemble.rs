@@ -7,15 +7,11 @@ use std::time::{Duration, Instant};
 
 use consensus::{Formation, Member, RaftNode, RaftOptions, StartError};
 use metadata::ids::NodeId;
-use metadata::log::{self, LogError, MetadataLog};
+use metadata::log::{self, LogError};
 use metadata::query;
-use registry::{Registry, RegistryOptions};
-use replication::client::{Directory, GrpcPeers};
-use replication::peers::BlobPeers;
-use replication::server::{BlobServer, ServerOptions, UploadHandler};
-use replication::{Replication, ReplicationOptions};
-use runtime::Shutdown;
-use storage::blob::{BlobOptions, BlobStore, DirectoryBlobs};
+use registry::Registry;
+use runtime::{Clients, Shutdown};
+use storage::blob::{BlobOptions, DirectoryBlobs};
 use storage::error::{BlobError, StorageError};
 use storage::layout::DataDir;
 use storage::reserve::Reserve;
@@ -27,15 +23,15 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::grpc::{self, AdminFront, AdminParts, GcFront, HealFront, Services};
 use crate::http::{self, Front, FrontOptions, Metrics, Readiness, ServeOptions};
-use crate::{descriptors, metrics, readiness};
+use crate::{descriptors, floors, metrics, readiness};
 
 /// Time for tasks, consensus and the gRPC front to end, each.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
 /// How often a new node looks whether its cluster has been given a name.
 const BIND_INTERVAL: Duration = Duration::from_millis(500);
-/// How often a full disk is asked again to take the cluster's name.
-const FULL_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a disk that did not take the cluster's name is asked again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the reserve of the Raft directory is looked at.
 const RESERVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -197,80 +193,6 @@ async fn listen(section: &'static str, address: &str) -> Result<TcpListener, Sta
     })
 }
 
-/// The services above consensus.
-struct Upper {
-    registry: Arc<Registry>,
-    blob_server: BlobServer,
-}
-
-fn upper_floors(
-    config: &Config,
-    raft: &Arc<RaftNode>,
-    blobs: &Arc<DirectoryBlobs>,
-    work: &Shutdown,
-) -> Upper {
-    let raw = &config.raw;
-    let log: Arc<dyn MetadataLog> = raft.clone();
-    let blobs: Arc<dyn BlobStore> = blobs.clone();
-    // As consensus has it: what is configured here wins over what the nodes told the cluster.
-    let configured = raw.cluster.members.iter();
-    let configured = configured.map(|member| (NodeId(member.id), member.grpc.clone()));
-    let directory = Directory::of(log.clone()).with_configured(configured.collect());
-    let peers: Arc<dyn BlobPeers> = GrpcPeers::new(NodeId(raw.node.id), directory, work);
-    let copies_timeout = Duration::from_millis(raw.replication.copies_timeout_ms);
-    let options = ReplicationOptions {
-        copies_timeout,
-        ..ReplicationOptions::default()
-    };
-    let replication = Replication::new(
-        log.clone(),
-        blobs.clone(),
-        peers.clone(),
-        options,
-        work.clone(),
-    );
-    let options = RegistryOptions {
-        manifest_max_bytes: raw.limits.manifest_max_bytes,
-        page_max: raw.limits.page_max,
-        list_cache_bytes: raw.limits.list_cache_bytes,
-        upload_ttl_ms: raw.registry.upload_ttl_ms,
-        copies_timeout,
-        deletes_enabled: raw.registry.deletes_enabled,
-        read_only: raw.registry.read_only,
-        sparse_indexes: raw.registry.sparse_indexes,
-        linearizable_tags: raw.registry.linearizable_tags,
-        offline_reads: Duration::from_millis(raw.registry.offline_reads_ms),
-        uploads_max: raw.limits.uploads_max,
-        upload_max_bytes: Some(raw.limits.blob_max_bytes).filter(|bytes| *bytes > 0),
-        gc: config.gc.clone(),
-        heal: config.heal.clone(),
-    };
-    let registry = Registry::new(
-        log,
-        blobs.clone(),
-        replication,
-        peers,
-        options,
-        work.clone(),
-    );
-    let owner = registry.clone();
-    let uploads: UploadHandler = Arc::new(move |request| {
-        let owner = owner.clone();
-        Box::pin(async move { owner.serve_upload(request).await })
-    });
-    let blob_server = BlobServer::new(blobs, uploads, ServerOptions::default(), work.clone());
-    let suspected = Arc::downgrade(&registry);
-    blob_server.report_damage_to(Arc::new(move |digest| {
-        if let Some(registry) = suspected.upgrade() {
-            drop(registry.suspect_copy(digest));
-        }
-    }));
-    Upper {
-        registry,
-        blob_server,
-    }
-}
-
 impl Node {
     /// Opens the disk, starts every floor and both fronts, and begins to take part in the cluster. Returns as soon
     /// as the fronts answer; the node is ready when `/readyz` says so. `joined` resolves when it takes part.
@@ -288,7 +210,8 @@ impl Node {
         let raft = RaftNode::open(options, stores.log, stores.state.clone()).await?;
         let work = Shutdown::new();
         tend_reserve(stores.reserve, &work);
-        let upper = upper_floors(config, &raft, &stores.blobs, &work);
+        let clients = Clients::default();
+        let upper = floors::start(config, &raft, &stores.blobs, &clients, &work);
         let grpc_stop = CancellationToken::new();
         let metrics = metrics_of(&raft, &upper.registry, &stores.blobs);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -312,6 +235,7 @@ impl Node {
             front_options(config),
             readiness,
             metrics,
+            clients,
         );
         let http = http::serve(
             http_listener,
@@ -358,7 +282,7 @@ impl Node {
     }
 
     /// Writes the name of the cluster into the data directory as soon as it is known, so that the directory can never
-    /// serve another one. Completes only when the directory belongs to another cluster or cannot be written.
+    /// serve another one. Completes only when the directory belongs to another cluster.
     async fn bind_to_cluster(&self) -> StartupError {
         loop {
             let raft = self.raft.clone();
@@ -367,10 +291,10 @@ impl Node {
             match bound {
                 Ok(Ok(true)) => return std::future::pending().await,
                 Ok(Ok(false)) => tokio::time::sleep(BIND_INTERVAL).await,
-                // The node serves what it can; the name is written when there is room.
-                Ok(Err(StartupError::Storage(error))) if error.is_no_space() => {
+                // A full or failing disk of the blobs: the node serves what it can, and notes the name when it can.
+                Ok(Err(StartupError::Storage(error @ StorageError::Io { .. }))) => {
                     tracing::warn!(%error, "the cluster's name cannot be noted yet");
-                    tokio::time::sleep(FULL_INTERVAL).await;
+                    tokio::time::sleep(RETRY_INTERVAL).await;
                 }
                 Ok(Err(error)) => return error,
                 Err(_) => return StartupError::Interrupted,

@@ -8,6 +8,7 @@
 pub mod assemble;
 pub mod config;
 mod descriptors;
+mod floors;
 pub mod fsck;
 pub mod grpc;
 pub mod http;

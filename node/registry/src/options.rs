@@ -90,8 +90,6 @@ pub struct HealOptions {
     pub repair_interval: Duration,
     /// Copies this node makes at once; of up to 256 KiB eight in the place of one.
     pub repair_parallel: usize,
-    /// How fast it makes them while nobody waits; 0: no limit.
-    pub repair_bytes_per_second: u64,
     /// A node silent for this long is suspect.
     pub suspect_after: Duration,
     /// A node silent for this long is down: its copies do not count any more.
@@ -112,7 +110,6 @@ impl Default for HealOptions {
         HealOptions {
             repair_interval: Duration::from_secs(5),
             repair_parallel: 4,
-            repair_bytes_per_second: 0,
             suspect_after: Duration::from_secs(30),
             down_after_ms: HOUR_MS / 6,
             trim_delay_ms: HOUR_MS,

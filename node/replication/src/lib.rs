@@ -34,7 +34,7 @@ use metadata::command::{CloseTickets, Command};
 use metadata::ids::TicketId;
 use metadata::log::{LogError, MetadataLog};
 use metadata::response::Response;
-use runtime::Shutdown;
+use runtime::{Pacer, Shutdown};
 use storage::blob::BlobStore;
 use tokio::sync::Semaphore;
 
@@ -55,6 +55,8 @@ pub struct Replication {
     shutdown: Shutdown,
     fetches: Fetches,
     repair_tickets: RepairTickets,
+    /// Of all copies that nobody reads, together.
+    repair_pacer: Pacer,
     /// Bytes of memory left for copies that go on after their commit.
     straggler_memory: Semaphore,
 }
@@ -70,6 +72,7 @@ impl Replication {
         shutdown: Shutdown,
     ) -> Arc<Replication> {
         let fetches = Fetches::new(options.fetches_max);
+        let repair_pacer = Pacer::new(options.repair_bytes_per_second);
         let straggler_memory = Semaphore::new(options.straggler_memory_bytes);
         let replication = Arc::new(Replication {
             log,
@@ -79,6 +82,7 @@ impl Replication {
             shutdown,
             fetches,
             repair_tickets: RepairTickets::default(),
+            repair_pacer,
             straggler_memory,
         });
         let cleaner = replication.clone();

@@ -41,6 +41,7 @@ struct State {
     fetch_limits_bytes: BTreeMap<NodeId, u64>,
     falsifying: BTreeSet<NodeId>,
     refusing: BTreeSet<NodeId>,
+    serving: BTreeSet<NodeId>,
     fetches: BTreeMap<NodeId, u64>,
     pushes: BTreeMap<NodeId, u64>,
 }
@@ -131,6 +132,14 @@ impl MemoryNetwork {
         self.change(|state| match refuse {
             true => state.refusing.insert(node),
             false => state.refusing.remove(&node),
+        });
+    }
+
+    /// Whether a node has clients.
+    pub fn serve_clients(&self, node: NodeId, serve: bool) {
+        self.change(|state| match serve {
+            true => state.serving.insert(node),
+            false => state.serving.remove(&node),
         });
     }
 
@@ -359,6 +368,10 @@ impl BlobPeers for MemoryPeers {
         let link = (self.this, node);
         let alive = state.members.contains_key(&node) && !state.cut.contains(&link);
         alive.then(|| state.round_trips_us.get(&link).copied().unwrap_or(0))
+    }
+
+    fn serves_clients(&self, node: NodeId) -> bool {
+        self.network.lock().serving.contains(&node)
     }
 
     fn reachable(&self) -> Vec<NodeId> {

@@ -34,6 +34,11 @@ pub struct ReplicationOptions {
     pub fetch_rounds: u32,
     /// How long fetched bytes that are not to be kept stay for further readers. Default 30 s.
     pub unkept_ttl: Duration,
+    /// How fast this node makes copies that nobody reads, all of them together; 0: no limit, which is the default.
+    pub repair_bytes_per_second: u64,
+    /// How fast while it or their source serves clients; each copy counts 64 KiB more for its start. 0: no other limit.
+    /// Default 32 MiB.
+    pub repair_busy_bytes_per_second: u64,
     /// Lifetime of the ticket of a copy that is kept, in log time. Default 10 min.
     pub repair_ttl_ms: u64,
     /// How long a proposal of replication may take. Default 10 s.
@@ -55,6 +60,8 @@ impl Default for ReplicationOptions {
             fetch_stall_timeout: Duration::from_secs(10),
             fetch_rounds: 3,
             unkept_ttl: Duration::from_secs(30),
+            repair_bytes_per_second: 0,
+            repair_busy_bytes_per_second: 32 << 20,
             repair_ttl_ms: 600_000,
             propose_timeout: Duration::from_secs(10),
         }

@@ -158,6 +158,9 @@ pub trait BlobPeers: Send + Sync + 'static {
     /// Smoothed round-trip time in microseconds; `None` while the node is unreachable or was never tried.
     fn round_trip_us(&self, node: NodeId) -> Option<u64>;
 
+    /// Whether a node, this one or another, serves clients now, as far as is known.
+    fn serves_clients(&self, node: NodeId) -> bool;
+
     /// Nodes that answered lately (or were never tried), this one excluded.
     fn reachable(&self) -> Vec<NodeId>;
 }

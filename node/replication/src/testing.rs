@@ -254,6 +254,10 @@ impl BlobPeers for Watched {
         self.inner.round_trip_us(node)
     }
 
+    fn serves_clients(&self, node: NodeId) -> bool {
+        self.inner.serves_clients(node)
+    }
+
     fn reachable(&self) -> Vec<NodeId> {
         self.inner.reachable()
     }

@@ -18,7 +18,7 @@ use replication::client::{Directory, GrpcPeers};
 use replication::peers::{BlobPeers, PushEnd, UploadAnswer};
 use replication::server::{BlobServer, ServerOptions, UploadHandler, tune};
 use replication::{Replication, ReplicationOptions};
-use runtime::Shutdown;
+use runtime::{Clients, Shutdown};
 use storage::blob::{BlobOptions, BlobStore, DirectoryBlobs, StagedBlob};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
@@ -84,7 +84,8 @@ async fn peak_of(work: impl Future<Output = ()>) -> u64 {
 async fn serve(data: &TempDir, shutdown: &Shutdown) -> SocketAddr {
     let blobs = Arc::new(DirectoryBlobs::open(data.path(), BlobOptions::default()).unwrap());
     let uploads: UploadHandler = Arc::new(|_| async { UploadAnswer::Unknown }.boxed());
-    let server = BlobServer::new(blobs, uploads, ServerOptions::default(), shutdown.clone());
+    let (options, clients) = (ServerOptions::default(), Clients::default());
+    let server = BlobServer::new(blobs, uploads, options, clients, shutdown.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = tune(Server::builder()).add_service(server.into_service());
@@ -123,7 +124,7 @@ fn peers_at(address: SocketAddr, shutdown: &Shutdown) -> Arc<GrpcPeers> {
         address: Arc::new(move |node| addresses.get(&node).cloned()),
         members: Arc::new(|| vec![HERE, PEER]),
     };
-    GrpcPeers::new(HERE, directory, shutdown)
+    GrpcPeers::new(HERE, directory, Clients::default(), shutdown)
 }
 
 async fn stage(blobs: &DirectoryBlobs, seed: usize) -> (StagedBlob, PushEnd) {

@@ -8,11 +8,13 @@
 //! workspace.
 
 mod backoff;
+mod clients;
 mod clock;
 mod pacer;
 mod shutdown;
 
 pub use backoff::Backoff;
+pub use clients::{Clients, Visit};
 pub use clock::{Clock, ManualClock};
 pub use pacer::Pacer;
 pub use shutdown::{Shutdown, StillInside};

@@ -27,15 +27,20 @@ impl Pacer {
 
     /// Waits until it is the turn of the next `bytes`. Whoever stops waiting has used its turn all the same.
     pub async fn take(&self, bytes: u64) {
-        if let Some(turn) = self.reserve(bytes) {
+        self.take_at(bytes, self.bytes_per_second).await;
+    }
+
+    /// The same at another rate, which changes as others come and go.
+    pub async fn take_at(&self, bytes: u64, bytes_per_second: u64) {
+        if let Some(turn) = self.reserve(bytes, bytes_per_second) {
             sleep_until(turn).await;
         }
     }
 
-    fn reserve(&self, bytes: u64) -> Option<Instant> {
+    fn reserve(&self, bytes: u64, bytes_per_second: u64) -> Option<Instant> {
         let micros = bytes
             .saturating_mul(1_000_000)
-            .checked_div(self.bytes_per_second)?;
+            .checked_div(bytes_per_second)?;
         // One assignment: a panic elsewhere leaves a whole value.
         let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = (*free_at).max(Instant::now());
@@ -67,6 +72,19 @@ mod tests {
         pacer.take(2_000).await;
         pacer.take(1).await;
         assert_eq!(start.elapsed(), Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_at_several_rates_shares_the_time() {
+        let pacer = Pacer::new(1_000);
+        let start = Instant::now();
+        pacer.take_at(1_000, 500).await;
+        pacer.take(1_000).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(2));
+        pacer.take_at(1, 0).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(2), "no limit, no turn");
+        pacer.take(1).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(3));
     }
 
     #[tokio::test(start_paused = true)]

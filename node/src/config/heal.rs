@@ -15,8 +15,10 @@ pub struct RepairSection {
     pub interval_ms: u64,
     /// Copies this node makes at once; of up to 256 KiB eight in the place of one.
     pub parallel: usize,
-    /// How fast it makes them while no client waits; 0: no limit.
+    /// How fast it makes them while no client waits for them; 0: no limit.
     pub bytes_per_second: u64,
+    /// How fast while it or the node they come from serves clients; 0: no other limit.
+    pub busy_bytes_per_second: u64,
     /// A node silent for this long is suspect.
     pub suspect_after_ms: u64,
     /// A node silent for this long (log time) is down: its copies do not count any more.
@@ -33,6 +35,7 @@ impl Default for RepairSection {
             interval_ms: 5_000,
             parallel: 4,
             bytes_per_second: 0,
+            busy_bytes_per_second: 32 << 20,
             suspect_after_ms: 30_000,
             down_after_ms: 600_000,
             trim_delay_ms: 3_600_000,
@@ -90,7 +93,6 @@ pub(super) fn check(
     Ok(HealOptions {
         repair_interval: Duration::from_millis(repair.interval_ms),
         repair_parallel: repair.parallel,
-        repair_bytes_per_second: repair.bytes_per_second,
         suspect_after: Duration::from_millis(repair.suspect_after_ms),
         down_after_ms: repair.down_after_ms,
         trim_delay_ms: repair.trim_delay_ms,

@@ -13,6 +13,7 @@ mod refuse;
 mod request;
 mod send_file;
 mod serve;
+mod served;
 mod trace;
 mod uploads;
 
@@ -28,6 +29,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, StatusCode};
 use oci::{Route, RouteError};
 use registry::Registry;
+use runtime::Clients;
 
 pub use access::warn_about_open_access;
 pub use serve::{ServeOptions, serve};
@@ -63,21 +65,24 @@ pub struct Front {
     options: FrontOptions,
     ready: Readiness,
     metrics: Metrics,
+    clients: Clients,
 }
 
 impl Front {
-    /// A front for `registry`.
+    /// A front for `registry`, which notes whom it serves in `clients`.
     pub fn new(
         registry: Arc<Registry>,
         options: FrontOptions,
         ready: Readiness,
         metrics: Metrics,
+        clients: Clients,
     ) -> Arc<Front> {
         Arc::new(Front {
             registry,
             options,
             ready,
             metrics,
+            clients,
         })
     }
 
@@ -110,6 +115,7 @@ async fn metrics(State(front): State<Arc<Front>>) -> Response {
 
 /// The distribution API.
 async fn distribution(State(front): State<Arc<Front>>, request: Request<Body>) -> Response {
+    let visit = front.clients.enter();
     let (parts, mut body) = request.into_parts();
     let request_id = trace::request_id(&parts);
     // A client that waits for `100 Continue` has not sent the body; asking for it only to drop it helps nobody.
@@ -138,7 +144,7 @@ async fn distribution(State(front): State<Arc<Front>>, request: Request<Body>) -
     response
         .headers_mut()
         .insert(headers::DOCKER_API_VERSION, version);
-    response
+    served::hold(visit, response)
 }
 
 impl Front {

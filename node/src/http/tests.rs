@@ -81,6 +81,7 @@ impl MetadataLog for FragileLog {
 
 struct Fixture {
     log: Arc<FragileLog>,
+    clients: Clients,
     router: Router,
 }
 
@@ -127,8 +128,14 @@ impl Fixture {
             chunk_min_bytes: 0,
         };
         let metrics: Metrics = Arc::new(|| Box::pin(async { Ok(String::new()) }));
-        let router = Front::new(registry, options, Arc::new(|| Ok(())), metrics).router();
-        Fixture { log, router }
+        let clients = Clients::default();
+        let ready = Arc::new(|| Ok(()));
+        let router = Front::new(registry, options, ready, metrics, clients.clone()).router();
+        Fixture {
+            log,
+            clients,
+            router,
+        }
     }
 
     async fn ask(&self, method: Method, target: &str, body: &'static str) -> Answer {
@@ -303,4 +310,27 @@ async fn a_sparse_index_is_taken_only_when_allowed() {
             assert_eq!(answer.code(), "MANIFEST_BLOB_UNKNOWN");
         }
     }
+}
+
+/// Repair stands back for clients; health checks and metrics, which never end, are none.
+#[tokio::test(start_paused = true)]
+async fn looks_at_the_node_are_no_clients() {
+    let fixture = Fixture::new(RegistryOptions::default());
+    for target in ["/healthz", "/readyz", "/metrics"] {
+        let answer = fixture.ask(Method::GET, target, "").await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(!fixture.clients.are_here(), "{target}");
+    }
+    fixture.push().await;
+    assert!(fixture.clients.are_here());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!fixture.clients.are_here(), "its answer was sent");
+    let request = Request::get("/v2/team/app/manifests/v1").body(Body::empty());
+    let pull = fixture.router.clone().oneshot(request.expect("a request"));
+    let answer = pull.await.expect("served");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(fixture.clients.are_here(), "it has not read the answer");
+    drop(answer);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!fixture.clients.are_here(), "it has left");
 }

@@ -83,14 +83,6 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// Whether there was only no room: for bytes, for files, or for what a quota allows.
-    pub fn is_no_space(&self) -> bool {
-        match self {
-            StorageError::Io { source, .. } => is_no_space(source),
-            _ => false,
-        }
-    }
-
     /// For `map_err` on file operations: names the action and the path.
     pub(crate) fn io(
         action: &'static str,

@@ -44,7 +44,6 @@ const INSPECTIONS_AT_ONCE: usize = 4;
 /// What the workers of one node remember and share.
 pub(crate) struct Heal {
     memory: Mutex<Memory>,
-    pacer: Arc<Pacer>,
     scrub_pacer: Pacer,
     inspections: Semaphore,
 }
@@ -76,7 +75,6 @@ impl Heal {
     pub(crate) fn new(options: &HealOptions) -> Heal {
         Heal {
             memory: Mutex::default(),
-            pacer: Arc::new(Pacer::new(options.repair_bytes_per_second)),
             scrub_pacer: Pacer::new(options.scrub_bytes_per_second),
             inspections: Semaphore::new(INSPECTIONS_AT_ONCE),
         }

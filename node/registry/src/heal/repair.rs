@@ -124,8 +124,7 @@ impl Registry {
         hit("repair_before_copy")?;
         let copy = || {
             let holders = now.holders.clone();
-            self.replication
-                .copy_here(digest, now.size_bytes, holders, &self.heal.pacer)
+            self.replication.copy_here(digest, now.size_bytes, holders)
         };
         // Sources whose bytes turned out wrong are asked last the second time.
         let copied = match copy().await {

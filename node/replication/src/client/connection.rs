@@ -1,5 +1,6 @@
 //! One peer: its channels and its health.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub(super) struct Connection {
     bulk: BlobServiceClient<Channel>,
     control: BlobServiceClient<Channel>,
     health: Mutex<Health>,
+    /// As of its last ping.
+    serves_clients: AtomicBool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -42,6 +45,7 @@ impl Connection {
             bulk,
             control,
             health: Mutex::default(),
+            serves_clients: AtomicBool::new(false),
         })
     }
 
@@ -85,6 +89,15 @@ impl Connection {
         })
     }
 
+    pub(super) fn set_serves_clients(&self, serves: bool) {
+        self.serves_clients.store(serves, Ordering::Relaxed);
+    }
+
+    /// A peer that does not answer serves nobody.
+    pub(super) fn serves_clients(&self) -> bool {
+        self.is_reachable() && self.serves_clients.load(Ordering::Relaxed)
+    }
+
     fn with_health<T>(&self, body: impl FnOnce(&mut Health) -> T) -> T {
         // Written in one assignment each time; a panic elsewhere cannot have left it half done.
         body(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
@@ -112,5 +125,16 @@ mod tests {
         peer.answered(Duration::from_micros(900));
         assert!(peer.is_reachable());
         assert_eq!(peer.round_trip_us(), Some(900));
+    }
+
+    #[tokio::test]
+    async fn a_peer_serves_clients_as_long_as_it_answers() {
+        let peer = Connection::new(NodeId(2), "127.0.0.1:1".into()).unwrap();
+        assert!(!peer.serves_clients());
+        peer.set_serves_clients(true);
+        assert!(peer.serves_clients());
+        peer.failed();
+        peer.failed();
+        assert!(!peer.serves_clients());
     }
 }

@@ -16,7 +16,7 @@ use metadata::ids::{NodeId, TicketId};
 use metadata::log::MetadataLog;
 use oci::{Algorithm, Digest};
 use proto::blob as wire;
-use runtime::Shutdown;
+use runtime::{Clients, Shutdown};
 use storage::blob::StagedReader;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -72,16 +72,23 @@ impl Directory {
 pub struct GrpcPeers {
     this: NodeId,
     directory: Directory,
+    clients: Clients,
     connections: Mutex<BTreeMap<NodeId, Arc<Connection>>>,
 }
 
 impl GrpcPeers {
-    /// Connects nothing yet, but starts measuring round trips, until `shutdown`. Must be called within a tokio
-    /// runtime.
-    pub fn new(this: NodeId, directory: Directory, shutdown: &Shutdown) -> Arc<GrpcPeers> {
+    /// Connects nothing yet, but starts measuring round trips, until `shutdown`. `clients` are those of this node. Must
+    /// be called within a tokio runtime.
+    pub fn new(
+        this: NodeId,
+        directory: Directory,
+        clients: Clients,
+        shutdown: &Shutdown,
+    ) -> Arc<GrpcPeers> {
         let peers = Arc::new(GrpcPeers {
             this,
             directory,
+            clients,
             connections: Mutex::default(),
         });
         let (pinger, stop) = (peers.clone(), shutdown.token());
@@ -150,7 +157,10 @@ impl GrpcPeers {
         let started = Instant::now();
         let mut client = connection.control();
         match timeout(PING_TIMEOUT, client.ping(wire::PingRequest {})).await {
-            Ok(Ok(_)) => connection.answered(started.elapsed()),
+            Ok(Ok(reply)) => {
+                connection.answered(started.elapsed());
+                connection.set_serves_clients(reply.into_inner().serves_clients);
+            }
             Ok(Err(_)) | Err(_) => connection.failed(),
         }
     }
@@ -282,6 +292,13 @@ impl BlobPeers for GrpcPeers {
 
     fn round_trip_us(&self, node: NodeId) -> Option<u64> {
         self.known(node)?.round_trip_us()
+    }
+
+    fn serves_clients(&self, node: NodeId) -> bool {
+        if node == self.this {
+            return self.clients.are_here();
+        }
+        self.known(node).is_some_and(|known| known.serves_clients())
     }
 
     fn reachable(&self) -> Vec<NodeId> {

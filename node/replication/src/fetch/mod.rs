@@ -10,6 +10,7 @@
 //! reads any more is stopped. A cache of uncounted copies is a matter of its own, with a policy for its size.
 
 mod direct;
+mod pace;
 mod reader;
 mod suspects;
 #[cfg(test)]
@@ -22,7 +23,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use metadata::ids::NodeId;
 use oci::Digest;
-use runtime::Pacer;
 use storage::blob::StagedReader;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use self::direct::Wanted;
 pub use self::reader::FetchReader;
 use self::suspects::Suspects;
-use self::transfer::Transfer;
+use self::transfer::{Purpose, Transfer};
 use crate::error::{PeerError, ReplicationError};
 use crate::peers::ByteStream;
 use crate::{Replication, state};
@@ -155,13 +155,13 @@ impl Replication {
         size_bytes: u64,
         holders: Vec<NodeId>,
     ) -> Result<FetchReader, ReplicationError> {
-        let reader = self.follow(*digest, size_bytes, holders, None);
+        let reader = self.follow(*digest, size_bytes, holders, Purpose::Read);
         reader.connected().await?;
         Ok(reader)
     }
 
     /// Makes the copy of this node that is missing, from whichever holder can deliver it, and returns once it is
-    /// counted. Nobody reads it meanwhile, so it keeps to `pacer`; a transfer that runs already is only waited for.
+    /// counted. Nobody reads it meanwhile, so it keeps to the pace of the options; a transfer that runs already is only waited for.
     ///
     /// # Errors
     /// As [`Replication::open_remote`]; [`ReplicationError::Interrupted`] when the bytes came, but the copy was not
@@ -171,9 +171,8 @@ impl Replication {
         digest: &Digest,
         size_bytes: u64,
         holders: Vec<NodeId>,
-        pacer: &Arc<Pacer>,
     ) -> Result<(), ReplicationError> {
-        let reader = self.follow(*digest, size_bytes, holders, Some(pacer.clone()));
+        let reader = self.follow(*digest, size_bytes, holders, Purpose::Repair);
         reader.kept().await
     }
 
@@ -183,7 +182,7 @@ impl Replication {
         digest: Digest,
         size_bytes: u64,
         holders: Vec<NodeId>,
-        pacer: Option<Arc<Pacer>>,
+        purpose: Purpose,
     ) -> FetchReader {
         let mut started = None;
         let state = self
@@ -199,7 +198,7 @@ impl Replication {
         if let Some(state) = started {
             let replication = self.clone();
             let holders = holders.clone();
-            let transfer = Transfer::new(replication, digest, size_bytes, holders, state, pacer);
+            let transfer = Transfer::new(replication, digest, size_bytes, holders, state, purpose);
             self.shutdown.spawn("blob fetch", transfer.run());
         }
         let wanted = Wanted {

@@ -339,22 +339,55 @@ fn a_full_disk_is_told_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_copy_is_counted_when_it_is_said_to_be_made() {
-    let cluster = Cluster::new(3, 3, 2);
+    let options = ReplicationOptions {
+        repair_bytes_per_second: MIB as u64 / 4,
+        ..ReplicationOptions::default()
+    };
+    let cluster = Cluster::with_options(3, 3, 2, options);
     let body = noise(MIB, 9);
     let digest = cluster.put(&body, &[TWO, THREE]).await;
-    let pacer = Arc::new(runtime::Pacer::new(MIB as u64 / 4));
     let start = tokio::time::Instant::now();
-    let copy = |size: usize| {
-        let holders = cluster.holders(&digest);
-        cluster
-            .replication
-            .copy_here(&digest, size as u64, holders, &pacer)
-    };
-    copy(body.len()).await.unwrap();
+    copy_here(&cluster, &digest, body.len()).await;
     assert!(cluster.holders(&digest).contains(&ONE));
     assert!(
         start.elapsed() >= std::time::Duration::from_secs(3),
         "in simulated time, it kept to its pace"
     );
+    stop(cluster).await;
+}
+
+async fn copy_here(cluster: &Cluster, digest: &Digest, size_bytes: usize) {
+    let holders = cluster.holders(digest);
+    let copied = cluster
+        .replication
+        .copy_here(digest, size_bytes as u64, holders)
+        .await;
+    copied.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_stand_back_for_clients_of_either_end() {
+    const SIZE: usize = 960 * 1024;
+    let options = ReplicationOptions {
+        repair_busy_bytes_per_second: MIB as u64 / 4,
+        ..ReplicationOptions::default()
+    };
+    let cluster = Cluster::with_options(3, 3, 2, options);
+    let mut seed = 90;
+    let mut seconds_to_copy = async |holder| {
+        seed += 1;
+        let digest = cluster.put(&noise(SIZE, seed), &[holder]).await;
+        let start = tokio::time::Instant::now();
+        copy_here(&cluster, &digest, SIZE).await;
+        start.elapsed().as_secs()
+    };
+    assert_eq!(seconds_to_copy(TWO).await, 0, "nobody is in its way");
+    cluster.network.serve_clients(THREE, true);
+    assert_eq!(seconds_to_copy(TWO).await, 0, "not its clients");
+    // 64 KiB for the start come on top; the turn of the last piece is not waited for.
+    assert!(seconds_to_copy(THREE).await >= 2, "those of the source");
+    cluster.network.serve_clients(THREE, false);
+    cluster.network.serve_clients(ONE, true);
+    assert!(seconds_to_copy(TWO).await >= 2, "those of this node");
     stop(cluster).await;
 }

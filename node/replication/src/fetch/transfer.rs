@@ -9,13 +9,14 @@ use metadata::ids::{NodeId, TicketId};
 use metadata::log::LogError;
 use metadata::response::Response;
 use oci::Digest;
-use runtime::{Backoff, Pacer};
+use runtime::Backoff;
 use storage::blob::{CHUNK_BYTES, StagedBlob};
 use storage::error::BlobError;
 use storage::failpoints::blob_hit;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::pace::START_BYTES;
 use super::{Failure, State};
 use crate::error::PeerError;
 use crate::{Replication, state};
@@ -30,14 +31,22 @@ const LONGEST_DELAY: Duration = Duration::from_secs(2);
 /// How often a transfer that nobody reads, but whose copy is wanted, looks whether it still is.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
 
+/// For whom a transfer was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// For a client that reads it.
+    Read,
+    /// For a copy that is missing. It keeps to a pace while nobody else reads it.
+    Repair,
+}
+
 pub(super) struct Transfer {
     replication: Arc<Replication>,
     digest: Digest,
     size_bytes: u64,
     holders: Vec<NodeId>,
     state: Arc<watch::Sender<State>>,
-    /// Slows the transfer down while nobody reads it but the repair that started it.
-    pacer: Option<Arc<Pacer>>,
+    purpose: Purpose,
     /// Nodes that answered; the bytes are theirs.
     sources: Vec<NodeId>,
     connected: bool,
@@ -51,7 +60,7 @@ impl Transfer {
         size_bytes: u64,
         holders: Vec<NodeId>,
         state: Arc<watch::Sender<State>>,
-        pacer: Option<Arc<Pacer>>,
+        purpose: Purpose,
     ) -> Transfer {
         Transfer {
             replication,
@@ -59,7 +68,7 @@ impl Transfer {
             size_bytes,
             holders,
             state,
-            pacer,
+            purpose,
             sources: Vec::new(),
             connected: false,
             received_bytes: 0,
@@ -163,6 +172,7 @@ impl Transfer {
         let fetched =
             replication.fetch_from(node, &self.digest, self.size_bytes, self.received_bytes);
         let mut bytes = fetched.await?;
+        self.keep_pace(node, START_BYTES).await;
         self.sources.push(node);
         self.connected = true;
         self.state.send_modify(|state| state.connected = true);
@@ -177,7 +187,7 @@ impl Transfer {
             if piece.len() as u64 > self.size_bytes - self.received_bytes {
                 return Err(refused(node, "it sent too many bytes".into()));
             }
-            self.keep_pace(piece.len() as u64).await;
+            self.keep_pace(node, piece.len() as u64).await;
             self.received_bytes += piece.len() as u64;
             blob_hit("fetch_before_write").map_err(Interruption::Local)?;
             staged.append(piece).await.map_err(Interruption::Local)?;
@@ -189,11 +199,9 @@ impl Transfer {
         Ok(())
     }
 
-    async fn keep_pace(&self, bytes: u64) {
-        if let Some(pacer) = &self.pacer
-            && self.state.receiver_count() <= 1
-        {
-            pacer.take(bytes).await;
+    async fn keep_pace(&self, source: NodeId, bytes: u64) {
+        if self.purpose == Purpose::Repair && self.state.receiver_count() <= 1 {
+            self.replication.keep_pace(source, bytes).await;
         }
     }
 

@@ -17,7 +17,7 @@ use oci::Digest;
 use proto::blob as wire;
 use proto::blob::blob_service_server::{BlobService, BlobServiceServer};
 use proto::blob::push_blob_request::Part;
-use runtime::Shutdown;
+use runtime::{Clients, Shutdown};
 use storage::blob::BlobStore;
 use storage::error::BlobError;
 use storage::failpoints::blob_hit;
@@ -75,6 +75,7 @@ struct Shared {
     uploads: UploadHandler,
     damage: OnceLock<DamageHandler>,
     options: ServerOptions,
+    clients: Clients,
     shutdown: Shutdown,
     pushes: Mutex<HashMap<String, push::Running>>,
     push_turns: Arc<Semaphore>,
@@ -83,12 +84,13 @@ struct Shared {
 }
 
 impl BlobServer {
-    /// Must be called within a tokio runtime: pushes that were cut by a restart and are not resumed are discarded
+    /// `clients` are those of this node. Must be called within a tokio runtime: pushes that were cut by a restart and are not resumed are discarded
     /// in the background.
     pub fn new(
         blobs: Arc<dyn BlobStore>,
         uploads: UploadHandler,
         options: ServerOptions,
+        clients: Clients,
         shutdown: Shutdown,
     ) -> BlobServer {
         let turns = |limit| Arc::new(Semaphore::new(limit));
@@ -101,6 +103,7 @@ impl BlobServer {
             uploads,
             damage: OnceLock::new(),
             options,
+            clients,
             shutdown,
         }));
         let shared = server.0.clone();
@@ -250,6 +253,8 @@ impl BlobService for BlobServer {
         &self,
         _request: Request<wire::PingRequest>,
     ) -> Result<Response<wire::PingReply>, Status> {
-        Ok(Response::new(wire::PingReply {}))
+        Ok(Response::new(wire::PingReply {
+            serves_clients: self.0.clients.are_here(),
+        }))
     }
 }

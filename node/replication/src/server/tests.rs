@@ -33,6 +33,8 @@ const TICKET: u64 = 77;
 struct Wire {
     blobs: Arc<DirectoryBlobs>,
     peers: Arc<GrpcPeers>,
+    /// Those of the node that serves.
+    clients: Clients,
     address: SocketAddr,
     shutdown: Shutdown,
     _data: TempDir,
@@ -44,8 +46,15 @@ async fn wire(options: ServerOptions, uploads: UploadHandler) -> Wire {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
-    let service = BlobServer::new(blobs.clone(), uploads, options, shutdown.clone()).into_service();
-    let router = tune(Server::builder()).add_service(service);
+    let clients = Clients::default();
+    let server = BlobServer::new(
+        blobs.clone(),
+        uploads,
+        options,
+        clients.clone(),
+        shutdown.clone(),
+    );
+    let router = tune(Server::builder()).add_service(server.into_service());
     let stop = shutdown.token().cancelled_owned();
     let incoming = TcpListenerStream::new(listener);
     tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop));
@@ -53,6 +62,7 @@ async fn wire(options: ServerOptions, uploads: UploadHandler) -> Wire {
     Wire {
         blobs,
         peers,
+        clients,
         address,
         shutdown,
         _data: data,
@@ -64,7 +74,7 @@ fn peers_at(address: SocketAddr, shutdown: &Shutdown) -> Arc<GrpcPeers> {
         address: Arc::new(move |node| (node == PEER).then(|| address.to_string())),
         members: Arc::new(|| vec![NodeId(1), PEER]),
     };
-    GrpcPeers::new(NodeId(1), directory, shutdown)
+    GrpcPeers::new(NodeId(1), directory, Clients::default(), shutdown)
 }
 
 async fn default_wire() -> Wire {
@@ -412,4 +422,21 @@ async fn round_trips_are_measured_and_a_dead_peer_is_noticed() {
     timeout(soon, noticed).await.unwrap();
     assert_eq!(peers.round_trip_us(PEER), None);
     stop(wire).await;
+}
+
+#[tokio::test]
+async fn a_peer_says_whether_it_serves_clients() {
+    let wire = default_wire().await;
+    assert!(!wire.peers.serves_clients(PEER));
+    let visit = wire.clients.enter();
+    eventually("its clients are known", async || {
+        wire.peers.serves_clients(PEER)
+    })
+    .await;
+    assert!(
+        !wire.peers.serves_clients(NodeId(1)),
+        "they are not of this node"
+    );
+    drop(visit);
+    eventually("they have left", async || !wire.peers.serves_clients(PEER)).await;
 }
