@@ -1,6 +1,7 @@
 mod full_disk;
 
 use super::*;
+use crate::ReplicationOptions;
 use crate::testing::{Cluster, ONE, THREE, TWO, eventually, noise, stop};
 use bytes::Bytes;
 use metadata::log::LogError;
@@ -372,7 +373,7 @@ async fn copies_stand_back_for_clients_of_either_end() {
         repair_busy_bytes_per_second: MIB as u64 / 4,
         ..ReplicationOptions::default()
     };
-    let cluster = Cluster::with_options(3, 3, 2, options);
+    let cluster = Cluster::with_options(3, 3, 1, options);
     let mut seed = 90;
     let mut seconds_to_copy = async |holder| {
         seed += 1;
