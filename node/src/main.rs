@@ -49,8 +49,8 @@ struct AcceptCopy {
 /// What to check.
 #[derive(Debug, Args)]
 struct Fsck {
-    /// A data directory; give all of a cluster to compare them with each other.
-    #[arg(long = "data", required = true)]
+    /// Data directories; give all of a cluster to compare them with each other.
+    #[arg(long = "data", required = true, num_args = 1.., value_name = "DIR")]
     directories: Vec<PathBuf>,
     /// Compare the lengths of blobs and do not read them.
     #[arg(long)]
@@ -225,5 +225,26 @@ async fn run(loaded: &Loaded) -> Result<(), StartupError> {
         }
         Some(Ok(never)) => match never {},
         Some(Err(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fsck_takes_several_directories_in_either_way() {
+        for line in [
+            "argosy fsck --data a b --quick",
+            "argosy fsck --data a --data b --quick",
+        ] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).expect(line);
+            let Command::Fsck(fsck) = arguments.command else {
+                panic!("{line}");
+            };
+            assert_eq!(fsck.directories, [PathBuf::from("a"), PathBuf::from("b")]);
+            assert!(fsck.quick);
+        }
+        assert!(Arguments::try_parse_from(["argosy", "fsck", "--data"]).is_err());
     }
 }

@@ -203,12 +203,34 @@ async fn repair(page: &mut Page, registry: &Registry) -> Result<(), String> {
         counts.damaged,
     );
     page.counter(
+        "argosy_heal_copies_quarantined",
+        "Of them, moved to quarantine.",
+        counts.quarantined,
+    );
+    page.counter(
         "argosy_heal_copies_lost",
-        "Copies reported lost.",
+        "Of them, reported lost.",
         counts.reported_lost,
     );
+    page.counter(
+        "argosy_heal_checks",
+        "Comparisons of the blob directory with the state.",
+        counts.checks,
+    );
+    suspects(page, &status);
     conditions(page, &status);
     Ok(())
+}
+
+/// Only the leader knows.
+fn suspects(page: &mut Page, status: &RepairStatus) {
+    let nodes = status.nodes.iter();
+    let suspect = nodes.filter(|node| node.silence.is_some()).count();
+    page.gauge(
+        "argosy_heal_suspect_nodes",
+        "On the leader: nodes that do not answer it.",
+        suspect,
+    );
 }
 
 fn conditions(page: &mut Page, status: &RepairStatus) {
@@ -240,6 +262,11 @@ async fn scrub(page: &mut Page, registry: &Registry) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let progress = status.progress.unwrap_or_default();
     page.gauge("argosy_scrub_pass", "Number of the pass.", progress.pass);
+    let is_running = progress.pass > 0 && progress.ended_at_ms == 0;
+    let help = "1 while a pass is under way.";
+    page.gauge("argosy_scrub_running", help, u8::from(is_running));
+    let help = "When the last pass ended, in unix time.";
+    page.gauge("argosy_scrub_ended_ms", help, progress.ended_at_ms);
     page.gauge("argosy_scrub_blobs", "Blobs read in it.", progress.blobs);
     page.gauge("argosy_scrub_bytes", "Bytes read in it.", progress.bytes);
     page.gauge("argosy_scrub_bad_blobs", "Bad ones of them.", progress.bad);

@@ -151,6 +151,8 @@ def main():
     parser.add_argument("--dir", default=None, help="where the servers keep their data (default: a temporary directory)")
     parser.add_argument("--only", type=lambda text: text.split(","), action="extend", metavar="PART[,PART]",
                         help=f"leave out the others of: {', '.join([*PARTS, *tending.PARTS])}")
+    parser.add_argument("--all", action="store_true",
+                        help=f"take every part; without it and --only these: {', '.join(PARTS)}")
     parser.add_argument("--nodes", default="0,1,3", help="0: docker-registry; 1, 3: Argosy of that many nodes")
     parser.add_argument("--size-mib", type=int, default=256)
     parser.add_argument("--clients", type=lambda text: [int(part) for part in text.split(",")], default=[1, 8, 32])
@@ -160,7 +162,7 @@ def main():
     parser.add_argument("--gets", type=int, default=100_000)
     parser.add_argument("--state-images", type=int, default=200_000, help="images of the state of the part `cost`")
     options = parser.parse_args()
-    parts = options.only or PARTS
+    parts = [*PARTS, *tending.PARTS] if options.all else options.only or PARTS
     unknown = [part for part in parts if part not in (*PARTS, *tending.PARTS)]
     if unknown:
         parser.error(f"no part is called {', '.join(unknown)}")

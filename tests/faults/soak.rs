@@ -77,8 +77,9 @@ impl Arguments {
         let grace = self
             .grace
             .map_or_else(String::new, |grace| format!(" --grace {grace}"));
+        let calm = if self.calm { " --calm" } else { "" };
         format!(
-            "./tests/soak --minutes {} --interval {} --cycles {} --seed {seed}{grace}",
+            "./tests/soak --minutes {} --interval {} --cycles {} --seed {seed}{grace}{calm}",
             self.minutes, self.interval, self.cycles
         )
     }

@@ -22,14 +22,17 @@ pub(crate) async fn run(
     command: Command,
     format: Format,
 ) -> Result<(), CommandError> {
-    let mut replies = Vec::new();
+    let (mut started, mut replies) = (Vec::new(), Vec::new());
     for (node_id, mut client) in client::heal_of_all(endpoints).await? {
         match command {
             Command::Start => {
                 client
                     .start_scrub(client::request(StartScrubRequest {}))
                     .await?;
-                println!("node {node_id} scrubs");
+                if format == Format::Table {
+                    println!("node {node_id} scrubs");
+                }
+                started.push(node_id);
             }
             Command::Status => {
                 let reply = client.scrub_status(client::request(ScrubStatusRequest {}));
@@ -38,7 +41,8 @@ pub(crate) async fn run(
         }
     }
     match (command, format) {
-        (Command::Start, _) => {}
+        (Command::Start, Format::Json) => println!("{:#}", json!({ "scrubbing": started })),
+        (Command::Start, Format::Table) => {}
         (Command::Status, Format::Json) => println!("{:#}", as_json(&replies)),
         (Command::Status, Format::Table) => print_tables(&replies),
     }

@@ -129,7 +129,7 @@ impl Registry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
     NotDue,
-    /// A new node has nothing old to read: its first pass is due an interval from now.
+    /// A new node has nothing old to read, or the clock was set back: the next pass is due an interval from now.
     Counted(ScrubProgress),
     Due(ScrubProgress),
 }
@@ -150,6 +150,12 @@ fn next_pass(last: Option<ScrubProgress>, is_wanted: bool, interval_ms: u128, no
             ..ScrubProgress::default()
         }),
         Some(running) if running.ended_at_ms == 0 => Pass::Due(running),
+        // The clock was ahead then; without this the next pass could be years away.
+        Some(last) if !is_wanted && last.started_at_ms > now_ms => Pass::Counted(ScrubProgress {
+            started_at_ms: now_ms,
+            ended_at_ms: now_ms,
+            ..last
+        }),
         Some(last) => {
             let age_ms = u128::from(now_ms.saturating_sub(last.started_at_ms));
             if is_wanted || age_ms >= interval_ms {
@@ -176,8 +182,13 @@ mod tests {
             panic!("a new node has nothing to scrub");
         };
         assert_eq!(next_pass(Some(idle), false, 100, 1_099), Pass::NotDue);
-        // A clock that was set back only delays.
-        assert_eq!(next_pass(Some(idle), false, 100, 1), Pass::NotDue);
+        let Pass::Counted(set_back) = next_pass(Some(idle), false, 100, 1) else {
+            panic!("a clock that was set back delays it by an interval at most");
+        };
+        assert!(matches!(
+            next_pass(Some(set_back), false, 100, 101),
+            Pass::Due(_)
+        ));
         let Pass::Due(first) = next_pass(Some(idle), false, 100, 1_100) else {
             panic!("it is due");
         };
