@@ -1,5 +1,6 @@
 """Directories that are mounts of their own, that run out of inodes, that become read-only, that fail, and copies of them."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -12,6 +13,7 @@ from harness.registry import OCTETS, check, expect, sha256
 from harness.shell import run
 from operating import complete, status
 from scenarios import scenario
+from sick import roles
 
 BLOB_BYTES = 2 << 20
 FLOOR = "[storage]\nreserve_bytes = 1048576\n"
@@ -93,37 +95,53 @@ def blobs_on_a_mount():
             check(usage == stat.f_blocks * stat.f_frsize, f"status shows {usage}, which is another disk")
 
 
-@scenario("inodes", "no inodes left on one node: uploads are refused there, the others go on, it comes back (F-21)", slow=True)
+def use_up_inodes(directory):
+    """Makes files until there can be no more; what to remove to have inodes again."""
+    filler, count = directory / "filler", 0
+    filler.mkdir()
+    try:
+        while True:
+            (filler / str(count)).touch()
+            count += 1
+    except OSError as error:
+        check(error.errno == errno.ENOSPC, f"{error}")
+    return filler
+
+
+def refuses_uploads(node):
+    refused = node.registry().request("POST", "/v2/team/app/blobs/uploads/")
+    if refused.status == 202:
+        refused = node.registry().finish(refused.location(), sha256(b"x" * BLOB_BYTES), b"x" * BLOB_BYTES)
+    check(refused.status in (503, 507) and refused.codes(), f"node {node.id}, an upload without inodes: {refused}")
+    check(node.process.poll() is None, f"it stopped:\n{node.tail()}")
+
+
+@scenario("inodes", "no inodes left on a follower, the leader, all nodes: no uploads there, the rest goes on, they come back (F-21)",
+          slow=True)
 def no_inodes():
     with Mounted(3, FLOOR, {"blobs": "size=96m,nr_inodes=600", "raft": "size=96m,nr_inodes=200",
                             "local": "size=96m,nr_inodes=200"}) as cluster:
-        node, *others = cluster.nodes
+        leader, followers = roles(cluster)
         data = os.urandom(BLOB_BYTES)
         digest = cluster.registry().push_blob("team/app", data)
-        wait_for(lambda: complete(node, 3), "three copies", 30)
-        for directory in ("blobs", "local"):
-            filler = node.directory / "data" / directory / "filler"
-            filler.mkdir()
-            count = 0
-            try:
-                while True:
-                    (filler / str(count)).touch()
-                    count += 1
-            except OSError as error:
-                check(error.errno == 28, f"{error}")
-            refused = node.registry().request("POST", "/v2/team/app/blobs/uploads/")
-            if refused.status == 202:
-                refused = node.registry().finish(refused.location(), sha256(b"x" * BLOB_BYTES), b"x" * BLOB_BYTES)
-            check(refused.status in (503, 507) and refused.codes(), f"an upload without inodes: {refused}")
-            goes_on(others, f"{directory}-without")
-            node.registry().holds("team/app", digest, data)
-            check(node.process.poll() is None, f"it stopped:\n{node.tail()}")
-            shutil.rmtree(filler)
-            wait_for(lambda: node.registry().push_blob("team/app", os.urandom(BLOB_BYTES)), "uploads work again", 60)
-            goes_on(cluster.nodes, f"{directory}-again")
-        # It may have had no room for the cluster's name either.
-        wait_for(lambda: all("cluster" in (node.directory / "data" / place / "IDENTITY").read_text()
-                             for place in ("raft", "blobs")), "bound to its cluster", 30)
+        wait_for(lambda: complete(leader, 3), "three copies", 30)
+        for name, sick in (("follower", followers[:1]), ("leader", [leader]), ("all", cluster.nodes)):
+            for directory in ("blobs", "local"):
+                fillers = [use_up_inodes(node.directory / "data" / directory) for node in sick]
+                for node in sick:
+                    refuses_uploads(node)
+                if name != "all":
+                    goes_on([node for node in cluster.nodes if node not in sick], f"{name}-{directory}-without")
+                for node in sick:
+                    node.registry().holds("team/app", digest, data)
+                for filler in fillers:
+                    shutil.rmtree(filler)
+                for node in sick:
+                    wait_for(lambda: node.registry().push_blob("team/app", os.urandom(BLOB_BYTES)), "uploads work again", 60)
+                goes_on(cluster.nodes, f"{name}-{directory}-again")
+        # They may have had no room for the cluster's name either.
+        for place in (node.directory / "data" / part / "IDENTITY" for node in cluster.nodes for part in ("raft", "blobs")):
+            wait_for(lambda: "cluster" in place.read_text(), f"{place} bound to its cluster", 30)
 
 
 @scenario("read-only-blobs", "a blob directory becomes read-only: shown, out of placement, back when writable (F-24)", slow=True)
