@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 from disks import SmallDisks
 from faults import whole
@@ -9,6 +11,8 @@ from harness.cluster import Cluster, binary, wait_for
 from harness.registry import OCI_LAYER, Unexpected, check, descriptor, encode, expect, sha256
 from harness.shell import run
 from scenarios import scenario
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Log time of a tenth of a second, and everything due within two.
 QUICK = """
@@ -96,6 +100,14 @@ def collected():
         registry.holds("team/app", again, image.layers[0])
 
 
+def metrics(node):
+    return expect(node.registry().request("GET", "/metrics"), 200).body.decode()
+
+
+def metric(node, name):
+    return float(next(line.split()[1] for line in metrics(node).splitlines() if line.startswith(name + " ")))
+
+
 @scenario("gc-operator", "gc dry-run, run, pause, resume, explain; tag and manifest restore, asked of any node")
 def operated():
     with Cluster(3, BY_HAND) as cluster:
@@ -126,7 +138,12 @@ def operated():
         refused = clusterctl(third, "gc", "run", check=False)
         check(refused.returncode == 1 and "looking" in refused.stderr, f"a paused run gave {refused}")
         check("PAUSED: looking" in clusterctl(first, "gc", "status"), "the status does not say that it is paused")
+        check(all(metric(node, "argosy_gc_paused") == 1 for node in cluster.nodes), "the metrics do not say it")
         clusterctl(third, "gc", "resume")
+        wait_for(lambda: all(metric(node, "argosy_gc_paused") == 0 for node in cluster.nodes), "gone from the metrics", 10)
+        documented = re.findall(r"`(argosy_[a-z_]+)", (ROOT / "deploy/README.md").read_text())
+        page = metrics(first)
+        check(documented and all(f"\n{name}" in page for name in documented), f"not every one of {documented} is told")
         freed = {"deleted_blobs": 0, "blob_bytes": 0, "copy_bytes": 0}
 
         def run_until_freed():

@@ -192,11 +192,11 @@ impl MemoryLog {
         self.shared().apply(self.node, "", command)
     }
 
-    /// Removes a key from the state and nothing that depends on it, as a fault of an index would.
-    pub fn damage(&self, key: Vec<u8>) {
+    /// Puts another value under a key, or removes it, and changes nothing that depends on it, as a fault would.
+    pub fn damage(&self, key: Vec<u8>, value: Option<Vec<u8>>) {
         let mut shared = self.shared();
         let applied = shared.view.applied;
-        shared.view.commit(Changes::from([(key, None)]), applied);
+        shared.view.commit(Changes::from([(key, value)]), applied);
     }
 
     /// A copy of the state as it is now.

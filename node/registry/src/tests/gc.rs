@@ -202,7 +202,7 @@ async fn a_manifest_that_the_indexes_forgot_stops_everything() {
             std::ops::ControlFlow::Break(())
         })
         .unwrap();
-    cluster.log.damage(edge.unwrap());
+    cluster.log.damage(edge.unwrap(), None);
     // The log believes now that nothing needs the layer.
     registry
         .delete_blob(&caller(), &repository(), &layer)

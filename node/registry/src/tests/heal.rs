@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use metadata::command::{Command, NodeState, ReportLost, SetNodeState};
 use metadata::ids::NodeId;
+use metadata::key::{self, Table};
+use metadata::view::MetadataView as _;
 use oci::Digest;
 
 use super::fixture::*;
@@ -416,4 +418,31 @@ async fn a_file_that_no_record_knows_is_counted_instead_of_copied() {
             .unwrap(),
         blob
     );
+}
+
+#[tokio::test]
+async fn a_damaged_manifest_is_found_named_and_alarms() {
+    let cluster = Cluster::on_disk_with(1, 1, 1, quick());
+    let registry = cluster.registry(1);
+    let manifest = push_image(registry, &repository(), "v1", 1).await;
+    let mut stored = None;
+    let state = cluster.log.snapshot();
+    state
+        .scan(&key::table(Table::ManifestBody), None, &mut |key, value| {
+            stored = Some((key.to_vec(), value.to_vec()));
+            std::ops::ControlFlow::Break(())
+        })
+        .unwrap();
+    let (key, mut body) = stored.unwrap();
+    body[0] ^= 1;
+    cluster.log.damage(key, Some(body));
+    assert_eq!(registry.alarm(), None, "nobody has looked yet");
+    registry.start_scrub();
+    eventually("it is named", || async {
+        let status = registry.scrub_status().await.unwrap();
+        status.damaged_manifests == [sha256(&manifest)]
+    })
+    .await;
+    let alarm = registry.alarm().unwrap();
+    assert!(alarm.contains("1 manifests"), "{alarm}");
 }
