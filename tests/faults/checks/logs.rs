@@ -22,7 +22,9 @@ const CAUSES: [&str; 5] = [
     "the blob directory failed earlier and takes no writes",
 ];
 /// Messages that such a disk explains when its cause stands in the line.
-const DISK: [&str; 4] = [
+const DISK: [&str; 6] = [
+    "the blob directory does not take bytes",
+    "the blob directory failed, it takes no more writes",
     "a sync of the blob directory failed, it takes no more writes",
     "the log takes no more writes",
     "the node cannot go on",
@@ -48,7 +50,8 @@ pub(crate) fn check(cluster: &Cluster, had_disk_faults: bool, report: &Report) -
 fn unexpected(text: &str, had_disk_faults: bool) -> Vec<&str> {
     let is_bad = |line: &&str| {
         let is_explained = had_disk_faults && is_of_disk(line);
-        FORBIDDEN.iter().any(|word| line.contains(word)) || line.contains("ERROR") && !is_explained
+        FORBIDDEN.iter().any(|word| line.contains(word))
+            || line.contains(" ERROR ") && !is_explained
     };
     text.lines().filter(is_bad).collect()
 }
@@ -77,6 +80,14 @@ mod tests {
         assert_eq!(unexpected("12:00 WARN no ERR", false).len(), 0);
         let raft = "12:00 ERROR openraft::core::raft_core: RaftCore::main error: when Write Log: Input/output error";
         assert!(unexpected(raft, true).is_empty());
+        let index = "12:00 ERROR storage::blob::space: the blob directory failed, it takes no more writes path=/d \
+                     error=IO error: While fdatasync: /d/local/000044.log: Input/output error";
+        assert!(unexpected(index, true).is_empty());
+        let warning = "12:00 WARN openraft::replication: GoAway(b\"\", NO_ERROR, Remote)";
+        assert!(
+            unexpected(warning, false).is_empty(),
+            "the level is what counts"
+        );
         let given_up = format!("12:00 ERROR storage::reserve: {FULL} path=/d free_bytes=1");
         assert!(unexpected(&given_up, true).is_empty());
     }
