@@ -37,6 +37,9 @@ def main():
             speed = "thorough" if one.thorough else "slow" if one.slow else ""
             print(f"{one.name:24} {speed:8} {one.sentence}")
         return 0
+    left_out = [one.name for one in TABLE.values() if one not in chosen and not only]
+    if left_out:
+        print(f"left out: {', '.join(left_out)}", flush=True)
     return run_all([(f"{one.name:24} {one.sentence}", one.function) for one in chosen])
 
 
