@@ -405,6 +405,7 @@ fn front_options(config: &Config) -> FrontOptions {
     FrontOptions {
         manifest_max_bytes: raw.limits.manifest_max_bytes,
         page_max: raw.limits.page_max,
+        header_max_bytes: raw.limits.header_max_bytes,
         request_deadline: Duration::from_millis(raw.limits.request_deadline_ms),
         body_idle: Duration::from_millis(raw.limits.body_idle_ms),
         chunk_min_bytes: raw.registry.chunk_min_bytes,

@@ -66,4 +66,19 @@ mod tests {
         );
         assert!(filter("h2=loud=1").is_err());
     }
+
+    /// Tasks do the work of requests: their lines name the request, too.
+    #[tokio::test]
+    async fn a_task_logs_within_the_span_of_its_caller() {
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(std::io::sink)
+            .finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let span = tracing::info_span!("request");
+        let current = async { tracing::Span::current().id() };
+        let task = span.in_scope(|| runtime::Shutdown::new().spawn("work", current));
+        let seen = task.await.expect("its span");
+        assert!(seen.is_some());
+        assert_eq!(seen, span.id());
+    }
 }

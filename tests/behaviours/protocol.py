@@ -198,6 +198,10 @@ def methods(t):
         check(not expect(t.request("HEAD", target), 200, 405).surplus, f"HEAD {target}: a body")
 
 
+# `limits.header_max_bytes`, as it is by default.
+HEADERS_MAX_BYTES = 65536
+
+
 @row("F-97", MUST, "HTTP/1.0, pipelining, trailers and large headers are answered rightly")
 def http_corners(t):
     name = t.repository()
@@ -222,7 +226,8 @@ def http_corners(t):
     for count, size in ((100, 8192), (500, 10), (1, 100_000)):
         headers = [(f"X-Fill-{number}", "x" * size) for number in range(count)]
         try:
-            expect(t.request("GET", "/v2/", headers), 200, 400, 431)
+            allowed = (400, 431) if count * size > HEADERS_MAX_BYTES else (200, 400, 431)
+            expect(t.request("GET", "/v2/", headers), *allowed)
         except (Broken, ConnectionError):
             pass  # Closing on a flood of headers is a refusal too.
     t.alive()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// A group of tasks that stop together. Clones belong to the same group.
 ///
@@ -32,17 +33,19 @@ impl Shutdown {
     /// Runs a future that [`Shutdown::close_and_wait`] will wait for. The task runs to its end even when the handle
     /// is dropped, which is what a mutation needs whose client has gone away.
     ///
-    /// Also possible after closing: a request being drained may still owe a cleanup.
+    /// Also possible after closing: a request being drained may still owe a cleanup. What the task logs stays within the span
+    /// of the caller: the request whose work it does.
     pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
         let presence = self.enter(name);
-        self.0.tracker.spawn(async move {
+        let task = async move {
             // Moved into the task so that it leaves on return, on panic and on abort alike.
             let _presence = presence;
             future.await
-        })
+        };
+        self.0.tracker.spawn(task.in_current_span())
     }
 
     /// Completes (`cancelled().await`) when the group is closed.

@@ -267,7 +267,7 @@ pub struct LimitsSection {
     pub uploads_max: usize,
     /// HTTP connections; more get 503. Fewer when the limit of file descriptors is low.
     pub connections_max: usize,
-    /// Largest head of a request (line and headers together).
+    /// Names and values of the headers of a request, in bytes; more get 431.
     pub header_max_bytes: usize,
     /// A request's head must arrive within this time.
     pub header_timeout_ms: u64,

@@ -44,6 +44,8 @@ pub struct FrontOptions {
     pub manifest_max_bytes: u64,
     /// Lists are cut at this many entries.
     pub page_max: usize,
+    /// Names and values of a request's headers; more get 431.
+    pub header_max_bytes: usize,
     /// How long a request waits for consensus.
     pub request_deadline: Duration,
     /// A body that brings nothing for this long is cut off.
@@ -154,6 +156,7 @@ impl Front {
         parts: http::request::Parts,
         body: &mut Body,
     ) -> Result<Response, HttpError> {
+        request::check_headers(&parts.headers, self.options.header_max_bytes)?;
         let route = Route::parse(parts.method.as_str(), parts.uri.path(), parts.uri.query())?;
         let head = Head::new(parts, self.options.request_deadline)?;
         match route {

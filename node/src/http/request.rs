@@ -21,6 +21,22 @@ use super::error::HttpError;
 use super::headers::{self, ARGOSY_MIN_REVISION};
 use super::send_file::FileQueue;
 
+/// Refuses headers that are longer than allowed, all of them together. hyper bounds what it reads of a head only by its
+/// buffer, which is as large as uploads want it.
+pub(super) fn check_headers(headers: &http::HeaderMap, max_bytes: usize) -> Result<(), HttpError> {
+    let lengths = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    if lengths.sum::<usize>() <= max_bytes {
+        return Ok(());
+    }
+    Err(HttpError::new(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        ErrorCode::Unsupported,
+        "the headers are too long",
+    ))
+}
+
 /// The head of a request, and its caller.
 pub(super) struct Head {
     pub(super) parts: Parts,

@@ -123,6 +123,7 @@ impl Fixture {
         let options = FrontOptions {
             manifest_max_bytes: 4 << 20,
             page_max: 100,
+            header_max_bytes: 200,
             request_deadline: Duration::from_millis(500),
             body_idle: Duration::from_secs(10),
             chunk_min_bytes: 0,
@@ -333,4 +334,23 @@ async fn looks_at_the_node_are_no_clients() {
     drop(answer);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(!fixture.clients.are_here(), "it has left");
+}
+
+#[tokio::test]
+async fn headers_of_the_allowed_length_pass_and_one_byte_more_is_431() {
+    let fixture = Fixture::new(RegistryOptions::default());
+    for (length, wanted) in [
+        (200, StatusCode::OK),
+        (201, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+    ] {
+        let name = "x-filler";
+        let value = "f".repeat(length - name.len());
+        let request = Request::get("/v2/").header(name, value).body(Body::empty());
+        let answer = fixture.router.clone().oneshot(request.expect("a request"));
+        assert_eq!(
+            answer.await.expect("served").status(),
+            wanted,
+            "{length} bytes"
+        );
+    }
 }
