@@ -8,9 +8,9 @@ mod output;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use commands::{check, gc, init, manifest, member, repair, scrub, status, tag};
+use commands::{check, gc, help, init, leader, manifest, member, repair, scrub, status, tag};
 use output::Format;
 
 /// Looks after an Argosy cluster.
@@ -40,12 +40,15 @@ enum Command {
     /// Start a cluster whose nodes wait for it.
     Init(init::Arguments),
     /// Show nodes, roles, leader, log indexes and lag, blobs, missing copies, disk.
-    Status,
+    Status(status::Arguments),
     /// Verify the replicated state on every node and compare it. Reads all of it.
     Check,
     /// Change who belongs to the cluster.
     #[command(subcommand)]
     Member(member::Command),
+    /// Change who leads.
+    #[command(subcommand)]
+    Leader(leader::Command),
     /// Look at garbage collection, run it, stop it, ask why something is kept.
     #[command(subcommand)]
     Gc(gc::Command),
@@ -61,6 +64,13 @@ enum Command {
     /// Read stored bytes again.
     #[command(subcommand)]
     Scrub(scrub::Command),
+    /// Print what a shell loads to complete commands: source <(clusterctl completions bash).
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write a page for each command.
+    Man(help::ManArguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -69,14 +79,20 @@ async fn main() -> ExitCode {
     let endpoints = &arguments.endpoints;
     let result = match arguments.command {
         Command::Init(init) => init::run(endpoints, init).await,
-        Command::Status => status::run(endpoints, arguments.output).await,
+        Command::Status(status) => status::run(endpoints, arguments.output, status).await,
         Command::Check => check::run(endpoints, arguments.output).await,
-        Command::Member(command) => member::run(endpoints, command).await,
+        Command::Member(command) => member::run(endpoints, arguments.output, command).await,
+        Command::Leader(command) => leader::run(endpoints, arguments.output, command).await,
         Command::Gc(command) => gc::run(endpoints, arguments.output, command).await,
         Command::Tag(command) => tag::run(endpoints, arguments.output, command).await,
         Command::Manifest(command) => manifest::run(endpoints, arguments.output, command).await,
         Command::Repair(command) => repair::run(endpoints, command, arguments.output).await,
         Command::Scrub(command) => scrub::run(endpoints, command, arguments.output).await,
+        Command::Completions { shell } => {
+            help::completions(Arguments::command(), shell);
+            Ok(())
+        }
+        Command::Man(man) => help::man(Arguments::command(), man),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

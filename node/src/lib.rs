@@ -14,4 +14,6 @@ pub mod grpc;
 pub mod http;
 mod metrics;
 pub mod readiness;
+pub mod remedy;
+mod scoped;
 pub mod telemetry;

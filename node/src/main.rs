@@ -55,6 +55,9 @@ struct Fsck {
     /// Compare the lengths of blobs and do not read them.
     #[arg(long)]
     quick: bool,
+    /// The nodes ran undisturbed for a while: what they should have removed by then is wrong.
+    #[arg(long)]
+    settled: bool,
     /// How to print what is found.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -132,8 +135,16 @@ fn main() -> ExitCode {
         Command::Fsck(Fsck {
             directories,
             quick,
+            settled,
             output,
-        }) => node::fsck::run(&FsckOptions { directories, quick }).print(output == Output::Json),
+        }) => {
+            let options = FsckOptions {
+                directories,
+                quick,
+                settled,
+            };
+            node::fsck::run(&options).print(output == Output::Json)
+        }
         Command::Config(ConfigCommand::Check(settings)) => match settings.load() {
             Ok(_) => {
                 println!("the configuration is valid");
@@ -197,9 +208,22 @@ fn serve(loaded: &Loaded) -> ExitCode {
                     "argosy: `argosy fsck --data {data}` says what else is wrong; deploy/README.md, Damaged files, what \
                      to do about it"
                 );
+                print_repair(&error, loaded);
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The commands, as they are to be typed.
+fn print_repair(error: &StartupError, loaded: &Loaded) {
+    let command_line: Vec<String> = std::env::args().collect();
+    let commands = node::remedy::commands(error, &loaded.config, &command_line);
+    if !commands.is_empty() {
+        eprintln!("argosy: to repair it:");
+    }
+    for command in commands {
+        eprintln!("    {command}");
     }
 }
 

@@ -222,8 +222,13 @@ async fn repair(page: &mut Page, registry: &Registry) -> Result<(), String> {
     Ok(())
 }
 
-/// Only the leader knows.
+/// What is suspected and not decided. Of nodes only the leader knows.
 fn suspects(page: &mut Page, status: &RepairStatus) {
+    page.gauge(
+        "argosy_heal_suspect_copies",
+        "Copies that somebody found bad and that are being read again.",
+        status.suspect_copies,
+    );
     let nodes = status.nodes.iter();
     let suspect = nodes.filter(|node| node.silence.is_some()).count();
     page.gauge(

@@ -126,3 +126,52 @@ def clamped(t):
     for target in (f"/v2/{name}/tags/list?n=2147483647", f"/v2/{name}/tags/list"):
         got = [tag for page in follow(t, target, "tags") for tag in page]
         check(got == tags, f"{target}: {len(set(got))} of 1,200 tags, or out of order")
+
+
+PAGE = 4
+
+
+def walk_while_changing(t, target, field, prefix, names, add, remove=None):
+    """Follows pages of four, each from the next node, while names go and come around the border between two pages. At each
+    moment it is known exactly what the next page has to hold."""
+    names, last, step, changes = set(names), "", 0, 0
+    while target is not None:
+        response = expect(t.request("GET", target, endpoint=t.client.endpoints[step % len(t.client.endpoints)]), 200)
+        page = [name for name in response.json()[field] if name.startswith(prefix)]
+        behind = sorted(name for name in names if name > last)
+        check(page == behind[:PAGE], f"page {step} behind {last!r} is {page}, wanted {behind[:PAGE]}")
+        target, step = next_link(response), step + 1
+        check(target is not None or len(behind) <= PAGE, f"page {step} has no Link, {len(behind) - PAGE} names follow")
+        if len(page) < PAGE:
+            break
+        last = page[-1]
+        # One more in front of the border, which nobody may see any more, and one right behind it, which comes next.
+        for name in (page[1] + "-new", last + "-new"):
+            add(name)
+            names.add(name)
+        # The border itself, and what would have come next.
+        gone = [last, *behind[PAGE:PAGE + 1]] if remove else []
+        for name in gone:
+            remove(name)
+            names.discard(name)
+        changes += 1
+    check(changes >= 5, f"only {changes} changes between pages")
+
+
+@row("E15", MUST, "tags that come and go between two pages: the next page begins right behind the one before")
+def changing_tags(t):
+    name, tags = t.repository(), [f"t{number:02}" for number in range(30)]
+    image = t.image(name)
+    in_parallel(lambda tag: t.push_manifest(name, tag, image.body), tags)
+    walk_while_changing(t, f"/v2/{name}/tags/list?n={PAGE}", "tags", "t", tags,
+                        add=lambda tag: t.push_manifest(name, tag, image.body),
+                        remove=lambda tag: expect(t.request("DELETE", f"/v2/{name}/manifests/{tag}"), 202))
+
+
+@row("E16", COMPAT, "repositories that come between two pages of the catalog: the next page begins right behind")
+def growing_catalog(t):
+    root = t.repository("grow")
+    names = [f"{root}/r{number:02}" for number in range(24)]
+    in_parallel(lambda name: t.image(name, "v1"), names)
+    walk_while_changing(t, f"/v2/_catalog?n={PAGE}&last={root}", "repositories", root, names,
+                        add=lambda name: t.image(name, "v1"))

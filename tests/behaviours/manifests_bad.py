@@ -98,9 +98,12 @@ def too_large(t):
 def unknown_type(t):
     name = t.repository()
     image = t.image(name, push=False)
-    for media_type, body in (("text/plain", b"hello"), ("application/json", b"{}"),
-                             ("application/vnd.docker.distribution.manifest.v1+prettyjws",
-                              encode({"schemaVersion": 1, "name": name, "tag": "v1", "fsLayers": [], "history": []}))):
+    schema_1 = encode({"schemaVersion": 1, "name": name, "tag": "v1", "fsLayers": [], "history": []})
+    for media_type in ("application/vnd.docker.distribution.manifest.v1+prettyjws",
+                       "application/vnd.docker.distribution.manifest.v1+json", "application/json"):
+        refused = expect(t.put_manifest(name, "odd", schema_1, media_type), 400, code="MANIFEST_INVALID")
+        check("schema 1" in refused.json()["errors"][0]["message"], f"no word of why: {refused}")
+    for media_type, body in (("text/plain", b"hello"), ("application/json", b"{}")):
         response = expect(t.put_manifest(name, "odd", body, media_type), 201, 400, 415)
         if response.status == 201:
             check(t.manifest(name, "odd", accept="*/*").body == body, "stored otherwise")

@@ -24,6 +24,20 @@ TICKS = "[raft]\ntick_ms = 100\n"
 CLIENTS = 2
 FOREGROUND_SECONDS = 15
 
+# A disk whose syncs take some milliseconds, as those of clouds and of spinning disks do: every sync of a process waits.
+SLOW_SYNC_MS = 4
+SLOW_SYNC = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <unistd.h>
+static int slowly(const char *name, int file) {
+    usleep(%d * 1000);
+    return ((int (*)(int))dlsym(RTLD_NEXT, name))(file);
+}
+int fsync(int file) { return slowly("fsync", file); }
+int fdatasync(int file) { return slowly("fdatasync", file); }
+"""
+
 
 @contextlib.contextmanager
 def argosy(bench, nodes, settings=""):
@@ -77,14 +91,32 @@ def blob_files(server, node):
     return [(path, stat.st_size) for path, stat in found if len(os.path.basename(path)) == 64]
 
 
+@contextlib.contextmanager
+def slow_syncs(bench, milliseconds):
+    """Processes started meanwhile wait so long at every sync."""
+    if not milliseconds:
+        yield
+        return
+    with tempfile.TemporaryDirectory(dir=bench.options.dir) as home:
+        library = os.path.join(home, "slow_sync.so")
+        subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library, "-ldl"],
+                       input=SLOW_SYNC % milliseconds, text=True, check=True)
+        os.environ["LD_PRELOAD"] = library
+        try:
+            yield
+        finally:
+            os.environ.pop("LD_PRELOAD", None)
+
+
 def commits(bench):
-    """How many small pushes share a sync of the log."""
-    for nodes in (1, 3):
-        with argosy(bench, nodes) as server:
+    """How many small pushes share a sync of the log, on this disk and on one whose syncs take longer."""
+    for nodes, milliseconds in ((1, 0), (3, 0), (1, SLOW_SYNC_MS), (3, SLOW_SYNC_MS)):
+        with slow_syncs(bench, milliseconds), argosy(bench, nodes) as server:
+            disk = f", syncs {milliseconds} ms longer" if milliseconds else ""
             bench.load(server, "push", clients=8, count=200, size=4096)
             one = bench.load(server, "push", clients=1, count=300, size=4096)
             many = bench.load(server, "push", clients=64, count=6400, size=4096)
-            say(f"push of 4 KiB, {nodes} nodes, 1 and 64 clients",
+            say(f"push of 4 KiB, {nodes} nodes, 1 and 64 clients{disk}",
                 f"{one['ops']:,.0f}/s and {many['ops']:,.0f}/s: {many['ops'] / one['ops']:.1f}x "
                 f"(p99 {one['p99']:.1f} and {many['p99']:.1f} ms)")
 
@@ -140,24 +172,21 @@ def applied(status):
     return max(node.get("applied_index") or 0 for node in status["nodes"])
 
 
-def copy_speed(bench, sizes, parallel):
-    """Bytes a second of plain copies, each synced, of files like these, so many at once."""
+def copy_speed(bench, sources, parallel):
+    """Bytes a second of plain copies of these files, each synced, so many at once."""
     home = tempfile.mkdtemp(prefix="argosy-copy-", dir=bench.options.dir)
-    source = os.path.join(home, "source")
-    with open(source, "wb") as file:
-        file.write(os.urandom(max(sizes)))
-    left, lock = list(enumerate(sizes)), threading.Lock()
+    left, lock = list(enumerate(sources)), threading.Lock()
+    copied_bytes = sum(os.path.getsize(path) for path in sources)
 
     def work():
         while True:
             with lock:
                 if not left:
                     return
-                number, size = left.pop()
-            with open(source, "rb") as file, open(os.path.join(home, str(number)), "wb") as copy:
-                while size > 0:
-                    size -= copy.write(file.read(min(size, MIB)))
-                copy.flush()
+                number, path = left.pop()
+            with open(path, "rb", buffering=0) as file, open(os.path.join(home, str(number)), "wb", buffering=0) as copy:
+                while piece := file.read(MIB):
+                    copy.write(piece)
                 os.fsync(copy.fileno())
 
     os.sync()
@@ -169,14 +198,23 @@ def copy_speed(bench, sizes, parallel):
         worker.join()
     seconds = time.monotonic() - started
     shutil.rmtree(home)
-    return sum(sizes) / seconds
+    return copied_bytes / seconds
+
+
+def small_files(directory, count, size):
+    """The paths of new files."""
+    paths = [os.path.join(directory, str(number)) for number in range(count)]
+    for path in paths:
+        with open(path, "wb") as file:
+            file.write(os.urandom(size))
+    return paths
 
 
 def repair(bench):
     """Making the copies of one lost node of four again, compared with plain copies of as many bytes on this disk."""
     settings = (f"{TICKS}[repair]\ninterval_ms = 500\nsuspect_after_ms = 1000\ndown_after_ms = 2000\n"
                 "trim_delay_ms = 86400000\n[replication]\ncopies = 3\nwrite_copies = 2\n")
-    for count, size in ((96, 16 * MIB), (4000, 16 * 1024)):
+    for count, size in ((192, 16 * MIB), (4000, 16 * 1024)):
         with argosy(bench, 4, settings) as server:
             bench.load(server, "push", clients=8, count=count, size=size)
 
@@ -185,16 +223,18 @@ def repair(bench):
 
             until(lambda: missing(None) == 0, "three copies of each")
             repaired = [node["repaired"] + node["adopted"] for node in ask(bench, server, "repair", "status")["nodes"]]
-            held = len(blob_files(server, 3)) if size > 128 * 1024 else count * 3 // 4
-            speed = copy_speed(bench, [size] * held, 12)
+            with tempfile.TemporaryDirectory(prefix="argosy-source-", dir=bench.options.dir) as directory:
+                # Blobs of up to 128 KiB are no files of their own.
+                held = [path for path, _ in blob_files(server, 3)] or small_files(directory, count * 3 // 4, size)
+                speed = copy_speed(bench, held, 12)
             server.kill(3)
             rest = [0, 1, 2]
             until(lambda: missing(rest) > 0, "the node down", 60, 0.05)
             lost = missing(rest)
             indexes = applied(ask(bench, server, "status", nodes=rest))
-            until(lambda: missing(rest) < lost, "the first copy", 60, 0.05)
+            until(lambda: missing(rest) < lost, "the first copy", 60, 0.1)
             begun, first = time.monotonic(), missing(rest)
-            until(lambda: missing(rest) == 0, "all copies", 300, 0.05)
+            until(lambda: missing(rest) == 0, "all copies", 300, 0.1)
             seconds = max(time.monotonic() - begun, 0.001)
             entries = applied(ask(bench, server, "status", nodes=rest)) - indexes
             rate = first * size / seconds

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import secrets
+import tempfile
 from pathlib import Path
 
 from drivers import Docker, client
-from harness.cluster import free_ports, wait_for
+from harness.cluster import binary, free_ports, wait_for
 from harness.http_raw import Client
 from harness.registry import Registry, check
 from harness.shell import run
@@ -43,6 +45,35 @@ def image():
         check(code == "0", f"exit code {code}")
     finally:
         run("docker", "rm", "--force", "--volumes", name, check=False)
+
+
+FAILPOINTS = Path(__file__).resolve().parents[2] / "node/docs/failpoints.md"
+
+
+def points_in(program):
+    """The failpoints of the table whose names are in a program."""
+    _, _, table = FAILPOINTS.read_text().partition("| point | where |")
+    points = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    check(len(points) > 70, f"the table has {points}")
+    code = Path(program).read_bytes()
+    return [point for point in points if point.encode() in code]
+
+
+@scenario("no-failpoints", "the program in the image has no failpoint, however one asks for it", slow=True)
+def no_failpoints():
+    image_facts()
+    name = f"argosy-test-{secrets.token_hex(4)}"
+    with tempfile.TemporaryDirectory(prefix="argosy-image-") as directory:
+        program = Path(directory) / "argosy"
+        run("docker", "create", "--name", name, IMAGE)
+        try:
+            run("docker", "cp", f"{name}:/argosy", program)
+        finally:
+            run("docker", "rm", "--force", "--volumes", name, check=False)
+        check(len(points_in(binary())) > 70, "the program under test should have failpoints: build it with them")
+        check(points_in(program) == [], f"the image has {points_in(program)}")
+        told = run(program, "config", "check", FAILPOINTS="hwm_before_write=return(abort)", check=False)
+        check(told.returncode == 0 and "failpoint" not in told.stdout + told.stderr, f"it heeded FAILPOINTS: {told}")
 
 
 @scenario("compose", "deploy/compose.yaml: push to 1, pull from 2, kill 1, pull from 3", slow=True)

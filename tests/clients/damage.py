@@ -83,6 +83,22 @@ OUTCOMES = {
 }
 
 
+# What can be mended in place; the rest is replaced.
+REPAIRED = ("lock", "format", "raft identity", "place", "blobs identity", "log LOCK", "state LOCK", "index LOCK")
+
+
+def repair_commands(node):
+    """What a node that refuses tells its operator to type."""
+    _, found, told = node.log.read_text(errors="replace").rpartition("argosy: to repair it:\n")
+    return [line.strip() for line in told.splitlines() if line.startswith("    ")] if found else []
+
+
+def run_printed(script):
+    """As if typed, by somebody who has the programs on the path."""
+    path = f"{Path(binary()).parent}:{os.environ['PATH']}"
+    return run("sh", "-ec", script, PATH=path)
+
+
 class Subject:
     """A cluster of one node, what it acknowledged, and its directory as it was after a clean stop."""
 
@@ -292,10 +308,27 @@ class Case:
         check(code == 1, f"{self.name}: exit code {code}:\n{text}")
         check(not any(word in text for word in FORBIDDEN), f"{self.name}: it panicked:\n{text}")
         message = [line for line in text.splitlines() if line.startswith("argosy: ")]
-        check(len(message) == 2, f"{self.name}: no message and what to do:\n{text}")
+        check(len(message) in (2, 3), f"{self.name}: no message and what to do:\n{text}")
         check(self.names_it(message[0]), f"{self.name}: the message does not name it: {message[0]}")
         check("argosy fsck" in message[1] and "README" in message[1], f"{self.name}: what to do is not said: {message}")
+        commands = repair_commands(self.node)
+        if self.kind in REPAIRED and not any(command.startswith("mv ") for command in commands):
+            self.repair(commands)
+        else:
+            check(any("cp -a BACKUP" in command for command in commands), f"{self.name}: no command repairs it:\n{text}")
         return "r"
+
+    def repair(self, commands):
+        """Does what is printed, and nothing else."""
+        check(commands, f"{self.name}: no command repairs it")
+        self.node.kill()
+        run_printed("\n".join(commands))
+        self.node.log.write_bytes(b"")
+        self.node.start()
+        self.node.wait_ready(30)
+        for tag, body in self.subject.images.items():
+            got = self.node.registry(10).manifest("team/app", tag)
+            check(got.status == 200 and got.body == body, f"{self.name}: {tag} after {commands}: {got}")
 
     def served(self):
         registry = self.node.registry(10)

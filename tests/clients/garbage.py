@@ -96,8 +96,40 @@ def collected():
         check("deleted" in explained, f"explain said {explained}")
         explained = clusterctl(cluster.nodes[2], "gc", "explain", sha256(kept.layers[0]))
         check("tagged v2" in explained and "node 3: has" in explained, f"explain said {explained}")
+        explained = clusterctl(cluster.nodes[0], "gc", "explain", image.digest)
+        words = ("in team/app: deleted ", " ago by an anonymous client ", "tagged v1; purged ", "cannot be restored")
+        check(all(word in explained for word in words), f"explain said {explained}")
+        purged = ask(cluster.nodes[1], "gc", "explain", image.digest)["purged"]
+        check([(one["repository"], one["tags"], one["deleted_by"]) for one in purged] == [("team/app", ["v1"], "")],
+              f"purged {purged}")
         again = registry.push_blob("team/app", image.layers[0])
         registry.holds("team/app", again, image.layers[0])
+
+
+@scenario("gc-explain-uploads", "gc explain tells of bytes that only an open upload keeps, and on which nodes they are")
+def explained_uploads():
+    # Three copies or none, so that an upload stays open while one node is away.
+    settings = ("[replication]\ncopies = 3\nwrite_copies = 3\nallow_weak_durability = true\ncopies_timeout_ms = 1000\n")
+    with Cluster(3, settings) as cluster:
+        first, second, third = cluster.nodes
+        registry, data = first.registry(), os.urandom(LAYER_BYTES)
+        third.stop()
+        session = registry.start("team/app")
+        expect(registry.finish(session, sha256(data), data), 503)
+        told = ask(second, "gc", "explain", sha256(data))
+        check(told["blob"] is None and not told["manifests"], f"the cluster knows it already: {told}")
+        kinds = {one["id"]: [ticket["kind"] for ticket in one.get("open_tickets", [])] for one in told["nodes"]}
+        check(kinds == {1: kinds[1], 2: ["upload"], 3: []}, f"open tickets: {told['nodes']}")
+        words = clusterctl(first, "gc", "explain", sha256(data))
+        check("node 2: has 292.9 KiB, kept for the open upload ticket " in words and "of node 1, which expires in " in words
+              and "node 3: did not answer" in words, f"explain said {words}")
+        third.start()
+        cluster.wait_ready()
+        wait_for(lambda: registry.finish(session, sha256(data), b"").status == 201, "the upload ends", 30)
+        told = ask(third, "gc", "explain", sha256(data))
+        check(told["blob"]["holders"] == [1, 2, 3], f"counted copies: {told}")
+        check(all(one["size_bytes"] == LAYER_BYTES and not one["open_tickets"] for one in told["nodes"]),
+              f"copies: {told['nodes']}")
 
 
 def metrics(node):

@@ -90,8 +90,29 @@ def lost_files():
                  "no copy is missing", 30)
         states = {one["state"] for node in asked(cluster, "repair", "status") for one in node["states"]}
         check(states == {"up"}, f"a node that lost files is not down: {states}")
+        compared = [f"node {node.id}: directory compared with the state " for node in cluster.nodes]
+        wait_for(lambda: all(words in clusterctl(cluster, "repair", "status") for words in compared),
+                 "every node tells of its checks", 30)
+        lost = f"node {victim.id}: 0 suspect copies are being read again; since the start {BLOBS} were found damaged or missing"
+        wait_for(lambda: lost in clusterctl(cluster, "repair", "status"), "the lost copies are told of", 30)
         page = Client([victim.url]).request("GET", "/metrics")
         check(page.status == 200 and b"argosy_heal_repairs_done" in page.body, f"no metrics: {page}")
+
+
+@scenario("heal-first-check", "files that go while a node is stopped are missed and made again soon after its start")
+def first_check():
+    # The next check would come after an hour.
+    settings = "[repair]\ninterval_ms = 500\ncheck_first_ms = 2000\n"
+    with Cluster(3, settings) as cluster:
+        blobs, victim = pushed(cluster), cluster.nodes[2]
+        victim.stop()
+        for path in blob_files(victim):
+            path.unlink()
+        victim.start()
+        victim.wait_ready()
+        wait_for(lambda: is_whole(victim, blobs), "every copy is back", 60)
+        counted = asked(cluster, "repair", "status")[2]
+        check(counted["checks"] == 1 and counted["next_check_ms"] > 3_000_000, f"more than the first check: {counted}")
 
 
 @scenario("heal-flipped-bits", "bits flip on all disks but one: no wrong byte, the scrub finds and repairs them (F-27, F-28)")

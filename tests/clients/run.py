@@ -10,11 +10,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness.cluster import own_copies  # noqa: E402
 from harness.report import run_all  # noqa: E402
 from scenarios import TABLE  # noqa: E402
 
 import guide, tools, balanced, storms, interrupted, stops, sick  # noqa: E401, E402, F401
-import faults, disks, damage, mounts, container, local, operating, settings, tags, garbage, healing  # noqa: E401, E402, F401
+import faults, disks, damage, endless, listing, mounts, container, local, operating, leading, leaving, settings, tags, garbage, healing, logs, repairs  # noqa: E401, E402, F401
 
 
 def main():
@@ -40,7 +41,8 @@ def main():
     left_out = [one.name for one in TABLE.values() if one not in chosen and not only]
     if left_out:
         print(f"left out: {', '.join(left_out)}", flush=True)
-    return run_all([(f"{one.name:24} {one.sentence}", one.function) for one in chosen])
+    with own_copies():
+        return run_all([(f"{one.name:24} {one.sentence}", one.function) for one in chosen])
 
 
 if __name__ == "__main__":

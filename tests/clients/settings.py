@@ -85,6 +85,36 @@ def sparse_index():
                 whole(node.registry(), "team/app", here)
 
 
+CHUNK_MIN_BYTES = 65_536
+
+
+@scenario("chunk-minimum", "a configured smallest chunk is announced by every POST that opens an upload; the server takes "
+          "smaller ones, too (K14)")
+def chunk_minimum():
+    for count in (1, 3):
+        with Cluster(count, f"[registry]\nchunk_min_bytes = {CHUNK_MIN_BYTES}\n") as cluster:
+            for node in cluster.nodes:
+                for query in ("", f"?mount={sha256(b'nowhere')}&from=team/other"):
+                    answer = expect(node.registry().request("POST", f"/v2/team/app/blobs/uploads/{query}"), 202)
+                    announced = answer.all("OCI-Chunk-Min-Length")
+                    check(announced == [str(CHUNK_MIN_BYTES)], f"node {node.id} announced {announced} for {query!r}")
+            # What the specification asks of clients, with a last chunk of any length; then what it advises against.
+            for lengths in ((CHUNK_MIN_BYTES, CHUNK_MIN_BYTES + 1, 1), (CHUNK_MIN_BYTES,), (1, CHUNK_MIN_BYTES - 1, 10, 1)):
+                in_chunks(cluster.registry(), lengths)
+
+
+def in_chunks(registry, lengths):
+    """An upload in chunks of these lengths, the last one with the PUT, is whole."""
+    data, at = os.urandom(sum(lengths)), 0
+    target = registry.start("team/app")
+    for length in lengths[:-1]:
+        target = expect(registry.patch(target, data[at:at + length], f"{at}-{at + length - 1}"), 202).location()
+        at += length
+    last = {**OCTETS, "Content-Range": f"{at}-{len(data) - 1}"}
+    expect(registry.finish(target, sha256(data), data[at:], last), 201)
+    registry.holds("team/app", sha256(data), data)
+
+
 @scenario("uploads-max", "one upload more than the limit is 429 with Retry-After through every node (K07)")
 def uploads_max():
     for count in (1, 3):

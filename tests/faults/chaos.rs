@@ -56,13 +56,17 @@ enum Sabotage {
     StaleTags,
     /// The blob files of all nodes are removed before everything is read back.
     LoseBlobs,
+    /// A file that no record knows is put among the blobs of a stopped node.
+    StrayFile,
 }
 
 impl Sabotage {
     /// What has to fail, first, and what may fail with it.
     fn explains(self) -> &'static [Check] {
         match self {
-            Sabotage::StaleTags => &[Check::Tags],
+            // A node that lags may list what it saw last, and serve what was deleted since; it asks before a 404.
+            Sabotage::StaleTags => &[Check::Tags, Check::Lists, Check::Deleted],
+            Sabotage::StrayFile => &[Check::Settled],
             Sabotage::LoseBlobs => &[
                 Check::Durable,
                 Check::Whole,
@@ -160,7 +164,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let stage = Stage::new(&cluster, &world, report.clone());
     work(&stage, &kinds)?;
     settle(&stage, arguments.sabotage)?;
-    judge(&stage, has_disk_faults)?;
+    judge(&stage, has_disk_faults, arguments.sabotage)?;
     let made = stage
         .made
         .into_inner()
@@ -222,8 +226,16 @@ fn settle(stage: &Stage<'_>, sabotage: Option<Sabotage>) -> Result<()> {
     Ok(())
 }
 
+/// Under a name that no blob has: all zeros are the digest of nothing known.
+fn plant_stray_file(cluster: &Cluster) -> Result<()> {
+    let name = "0".repeat(64);
+    let directory = cluster.node(1).data.join("blobs/sha256").join(&name[..2]);
+    std::fs::create_dir_all(&directory)?;
+    Ok(std::fs::write(directory.join(name), b"nobody's")?)
+}
+
 /// Judges the history, and the directories of the stopped nodes.
-fn judge(stage: &Stage<'_>, has_disk_faults: bool) -> Result<()> {
+fn judge(stage: &Stage<'_>, has_disk_faults: bool, sabotage: Option<Sabotage>) -> Result<()> {
     let report = &stage.report;
     report.made(Check::Answers);
     report.made(Check::Rejections);
@@ -233,11 +245,10 @@ fn judge(stage: &Stage<'_>, has_disk_faults: bool) -> Result<()> {
     content::check(&operations, report);
     content::check_whole(&images, &operations, report);
     tags::check(&operations, report);
-    for node in &stage.cluster.nodes {
-        if let Err(error) = node.stop() {
-            report.found(Check::Ready, format!("{error:#}"));
-        }
-    }
+    fsck::check_settled(stage.cluster, report, |cluster| match sabotage {
+        Some(Sabotage::StrayFile) => plant_stray_file(cluster),
+        _ => Ok(()),
+    })?;
     fsck::check(stage.cluster, report)?;
     logs::check(stage.cluster, has_disk_faults, report)?;
     run::summarize(&operations);

@@ -20,6 +20,8 @@ pub(crate) enum Check {
     Deleted,
     /// Tags are linearizable (I4).
     Tags,
+    /// A list of tags shows what was acknowledged before it was asked for, and nothing deleted before.
+    Lists,
     /// No push of a client that did everything right is refused, and none gives up.
     Rejections,
     /// Garbage was collected, in so many rounds as were wanted.
@@ -42,6 +44,8 @@ pub(crate) enum Check {
     Failpoints,
     /// Offline check of the data directories.
     Fsck,
+    /// After a while no file is left without a reason.
+    Settled,
     /// The faults could be made.
     Nemesis,
 }
@@ -54,6 +58,7 @@ impl fmt::Display for Check {
             Check::Bytes => "bytes match their digest",
             Check::Deleted => "nothing deleted is served",
             Check::Tags => "tags are linearizable",
+            Check::Lists => "lists of tags are current",
             Check::Rejections => "no well-behaved push fails",
             Check::Cycles => "garbage was collected in rounds",
             Check::Answers => "no unexpected answer",
@@ -65,6 +70,7 @@ impl fmt::Display for Check {
             Check::Logs => "no unexpected error in the logs",
             Check::Failpoints => "every failpoint fired",
             Check::Fsck => "data directories are sound",
+            Check::Settled => "no file is left without a reason",
             Check::Nemesis => "the faults were made",
         })
     }

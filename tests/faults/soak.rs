@@ -163,11 +163,7 @@ fn settle(stage: &Stage<'_>) -> Result<()> {
     let of_manifests: Vec<_> = of_manifests.cloned().collect();
     content::check(&of_manifests, report);
     content::check_whole(&images, &operations, report);
-    for node in &stage.cluster.nodes {
-        if let Err(error) = node.stop() {
-            report.found(Check::Ready, format!("{error:#}"));
-        }
-    }
+    fsck::check_settled(stage.cluster, report, |_| Ok(()))?;
     fsck::check(stage.cluster, report)?;
     logs::check(stage.cluster, false, report)?;
     run::summarize(&operations);

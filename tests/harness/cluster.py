@@ -1,5 +1,6 @@
 """Real `argosy` processes on loopback, each test with its own, stopped by what started them."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,16 +16,34 @@ from .registry import Registry, check
 
 READY_SECONDS = 60
 STOP_SECONDS = 40
+PROGRAMS = ("argosy", "clusterctl")
 # What a healthy node never prints, whatever happens to its peers.
 FORBIDDEN = ("panicked at", "fatal runtime error", "pthread lock: Invalid argument")
 
 
+def build_directory():
+    """Where `cargo build` puts what it makes."""
+    return Path(os.environ.get("CARGO_TARGET_DIR") or os.path.expanduser("~/.cache/argosy/target"))
+
+
 def binary(name="argosy"):
     """The program under test: ARGOSY_BIN_DIR, or where `cargo build` puts it."""
-    target = os.environ.get("CARGO_TARGET_DIR") or os.path.expanduser("~/.cache/argosy/target")
-    path = Path(os.environ.get("ARGOSY_BIN_DIR") or f"{target}/debug") / name
+    path = Path(os.environ.get("ARGOSY_BIN_DIR") or build_directory() / "debug") / name
     check(path.exists(), f"{path} does not exist; build it, or set ARGOSY_BIN_DIR")
     return str(path)
+
+
+@contextlib.contextmanager
+def own_copies():
+    """Without ARGOSY_BIN_DIR: copies of the programs until the end, as a test that builds replaces those of `cargo build`."""
+    if os.environ.get("ARGOSY_BIN_DIR"):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="argosy-programs-") as directory:
+        for name in PROGRAMS:
+            shutil.copy(binary(name), directory)
+        os.environ["ARGOSY_BIN_DIR"] = directory
+        yield
 
 
 def free_ports(count):

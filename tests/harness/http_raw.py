@@ -220,6 +220,34 @@ class Client:
         self.answers.append((method, target, response))
         return response
 
+    def endless(self, method, target, headers, piece, most_bytes, endpoint=None):
+        """Sends a chunked body that never ends, until the peer has answered and closed; gives the answer and the bytes.
+
+        Broken, when `most_bytes` went out and the connection still takes more."""
+        endpoint, sent = endpoint or self.next_endpoint(), 0
+        head = build_head(method, target, f"{endpoint[0]}:{endpoint[1]}",
+                          {**headers, "Transfer-Encoding": "chunked", "Connection": "keep-alive"})
+        chunk = b"%x\r\n%s\r\n" % (len(piece), piece)
+        with self.connect(endpoint) as connection:
+            connection.send(head)
+            while connection.send(chunk) and sent < most_bytes:
+                sent += len(piece)
+            if sent >= most_bytes:
+                raise Broken(f"{sent} bytes were taken without an answer")
+            response = connection.read(method)
+            while sent < most_bytes:
+                try:
+                    connection.socket.sendall(chunk)
+                except TimeoutError:
+                    raise Broken("the connection stays open after the answer, and nobody reads") from None
+                except OSError:
+                    break
+                sent += len(piece)
+            else:
+                raise Broken(f"{sent} bytes were taken in spite of {response}")
+        self.answers.append((method, target, response))
+        return response, sent
+
     def raw(self, payload, method="GET", endpoint=None):
         """Sends these bytes and reads one answer."""
         with self.connect(endpoint) as connection:

@@ -1,4 +1,4 @@
-//! `node/docs/faults.md`: every row of the list of faults is there once, and names tests that exist, or says why none.
+//! `node/docs/reliability.md`: every row of the list of faults is there once, and names tests that exist, or says why none.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -200,7 +200,7 @@ fn every_fault_names_a_test_that_exists() {
         known: known_tests(),
         kinds: faults::kinds(&read("tests/faults/nemesis/mod.rs")),
     };
-    let table = read("node/docs/faults.md");
+    let table = read("node/docs/reliability.md");
     require_none("faults", faults::violations(&table, &tests));
 }
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use proto::admin::{
-    GcCandidate, GcDryRunRequest, GcExplainReply, GcExplainRequest, GcPauseRequest,
-    GcResumeRequest, GcRound, GcRunRequest, GcStatusReply, GcStatusRequest, LocalCopy,
-    StatusRequest,
+    GcCandidate, GcDryRunRequest, GcPauseRequest, GcResumeRequest, GcRound, GcRunRequest,
+    GcStatusReply, GcStatusRequest,
 };
 use serde_json::{Value, json};
 
+use super::explain;
 use crate::client::{self, CommandError};
 use crate::output::{self, Format};
 
@@ -69,7 +69,7 @@ pub(crate) async fn run(
             say(format, "garbage collection goes on");
             Ok(())
         }
-        Command::Explain { digest } => explain(endpoints, format, digest).await,
+        Command::Explain { digest } => explain::run(endpoints, format, digest).await,
     }
 }
 
@@ -335,97 +335,4 @@ fn print_candidates(candidates: &[GcCandidate], now_ms: u64, is_partial: bool) {
     if is_partial {
         println!("there are more: see --limit");
     }
-}
-
-/// Asks one node about the state, then every member about its own copy.
-async fn explain(endpoints: &[String], format: Format, digest: String) -> Result<(), CommandError> {
-    let request = GcExplainRequest { digest };
-    let first = client::gc(endpoints).await?;
-    let reply = { first }.explain(client::request(request.clone())).await?;
-    let reply = reply.into_inner();
-    let asked = client::request(StatusRequest {});
-    let members = client::connect(endpoints).await?.status(asked).await?;
-    let mut copies: Vec<(u64, Option<LocalCopy>)> = Vec::new();
-    for member in members.into_inner().members {
-        let copy = match client::gc_of(&member.grpc_address).await {
-            Ok(mut node) => match node.explain(client::request(request.clone())).await {
-                Ok(reply) => reply.into_inner().local,
-                Err(_) => None,
-            },
-            Err(_) => None,
-        };
-        copies.push((member.id, copy));
-    }
-    copies.sort_by_key(|(id, _)| *id);
-    match format {
-        Format::Json => println!("{:#}", explanation_as_json(&reply, &copies)),
-        Format::Table => {
-            for line in &reply.lines {
-                println!("{line}");
-            }
-            for (id, copy) in &copies {
-                println!("node {id}: {}", describe_copy(copy.as_ref()));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn describe_copy(copy: Option<&LocalCopy>) -> String {
-    let Some(copy) = copy else {
-        return "did not answer".to_owned();
-    };
-    let bytes = match copy.size_bytes {
-        Some(size_bytes) => format!("has {}", output::size(size_bytes)),
-        None => "has no bytes".to_owned(),
-    };
-    if copy.open_tickets.is_empty() {
-        bytes
-    } else {
-        format!(
-            "{bytes}, protected by the open tickets {}",
-            copy.open_tickets.join(", ")
-        )
-    }
-}
-
-fn explanation_as_json(reply: &GcExplainReply, copies: &[(u64, Option<LocalCopy>)]) -> Value {
-    let named_by = reply.named_by.iter().map(|manifest| {
-        json!({
-            "repository": manifest.repository, "digest": manifest.digest,
-            "tags": manifest.tags, "deleted_at_ms": manifest.deleted_at_ms,
-        })
-    });
-    let blob = reply.blob.as_ref().map(|blob| {
-        let links = blob.links.iter().map(|link| {
-            json!({
-                "repository": link.repository,
-                "unreferenced_since_ms": link.unreferenced_since_ms,
-            })
-        });
-        json!({
-            "size_bytes": blob.size_bytes, "holders": blob.holders,
-            "unlinked_since_ms": blob.unlinked_since_ms,
-            "condemned_since_ms": blob.condemned_since_ms, "links": Value::from_iter(links),
-        })
-    });
-    let manifests = reply.manifests.iter().map(|manifest| {
-        json!({
-            "repository": manifest.repository, "tags": manifest.tags,
-            "unneeded_since_ms": manifest.unneeded_since_ms,
-            "deleted_at_ms": manifest.deleted_at_ms,
-        })
-    });
-    let nodes = copies.iter().map(|(id, copy)| match copy {
-        None => json!({ "id": id, "reachable": false }),
-        Some(copy) => json!({
-            "id": id, "reachable": true, "size_bytes": copy.size_bytes,
-            "open_tickets": copy.open_tickets,
-        }),
-    });
-    json!({
-        "now_ms": reply.now_ms, "lines": reply.lines, "blob": blob,
-        "deleted_at_ms": reply.deleted_at_ms, "named_by": Value::from_iter(named_by),
-        "manifests": Value::from_iter(manifests), "nodes": Value::from_iter(nodes),
-    })
 }

@@ -8,6 +8,8 @@ use proto::admin::{AddMemberRequest, StatusReply, StatusRequest};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::client::{self, CommandError};
+use crate::commands::{removal, status};
+use crate::output::Format;
 
 /// How often the new node is asked how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -15,6 +17,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// What to do with members.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show who belongs to the cluster, who votes, who leads, and who answers.
+    List,
     /// Add a voter and wait until it serves. The new node must run with cluster.wait_for_init and an empty data
     /// directory. May be repeated after an error.
     Add {
@@ -25,11 +29,23 @@ pub(crate) enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         timeout: u64,
     },
+    /// Let a node give its copies away, and wait until it can be removed. It goes on serving.
+    Drain(removal::DrainArguments),
+    /// Remove a node that drained, or one that is down, for good. Its number is never used again. May be repeated after an
+    /// error.
+    Remove(removal::RemoveArguments),
 }
 
 /// Runs a member command.
-pub(crate) async fn run(endpoints: &[String], command: Command) -> Result<(), CommandError> {
+pub(crate) async fn run(
+    endpoints: &[String],
+    format: Format,
+    command: Command,
+) -> Result<(), CommandError> {
     match command {
+        Command::List => return status::list_members(endpoints, format).await,
+        Command::Drain(drain) => return removal::drain(endpoints, format, drain).await,
+        Command::Remove(remove) => return removal::remove(endpoints, format, remove).await,
         Command::Add {
             member: (id, address),
             timeout,

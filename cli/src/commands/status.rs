@@ -1,10 +1,16 @@
 //! `clusterctl status`.
 
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
 use proto::admin::{Disk, StatusReply, StatusRequest, Totals};
 use serde_json::{Value, json};
 
 use crate::client::{self, CommandError};
 use crate::output::{self, Format};
+
+/// Clears a terminal and goes to its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// One node as the table shows it.
 struct Row {
@@ -15,8 +21,48 @@ struct Row {
     reply: Option<StatusReply>,
 }
 
+/// How to look.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Look again and again, with so many seconds in between, until interrupted.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    watch: Option<u64>,
+}
+
+/// Prints how the cluster is, once or again and again.
+pub(crate) async fn run(
+    endpoints: &[String],
+    format: Format,
+    arguments: Arguments,
+) -> Result<(), CommandError> {
+    let Some(seconds) = arguments.watch else {
+        let (first, rows) = look(endpoints).await?;
+        match format {
+            Format::Json => println!("{:#}", as_json(&first, &rows)),
+            Format::Table => print_tables(&first, &rows),
+        }
+        return Ok(());
+    };
+    loop {
+        let looked = look(endpoints).await;
+        if io::stdout().is_terminal() && format == Format::Table {
+            print!("{CLEAR}");
+        }
+        match (looked, format) {
+            // A document on each line, for programs that read along.
+            (Ok((first, rows)), Format::Json) => println!("{}", as_json(&first, &rows)),
+            (Ok((first, rows)), Format::Table) => print_tables(&first, &rows),
+            // Whoever watches wants to see it come back.
+            (Err(error @ CommandError::Unreachable(_)), _) => eprintln!("clusterctl: {error}"),
+            (Err(error), _) => return Err(error),
+        }
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+}
+
 /// Asks one node who belongs to the cluster, then each of them how it is.
-pub(crate) async fn run(endpoints: &[String], format: Format) -> Result<(), CommandError> {
+async fn look(endpoints: &[String]) -> Result<(StatusReply, Vec<Row>), CommandError> {
     let first = ask(&mut client::connect(endpoints).await?).await?;
     let mut rows = Vec::new();
     for member in &first.members {
@@ -37,10 +83,41 @@ pub(crate) async fn run(endpoints: &[String], format: Format) -> Result<(), Comm
         });
     }
     rows.sort_by_key(|row| row.id);
-    match format {
-        Format::Json => println!("{:#}", as_json(&first, &rows)),
-        Format::Table => print_tables(&first, &rows),
+    Ok((first, rows))
+}
+
+/// Prints who belongs to the cluster.
+pub(crate) async fn list_members(endpoints: &[String], format: Format) -> Result<(), CommandError> {
+    let (first, rows) = look(endpoints).await?;
+    let state = |row: &Row| match &row.reply {
+        None => "unreachable".to_owned(),
+        Some(reply) if reply.ready => "ready".to_owned(),
+        Some(reply) => format!("not ready: {}", reply.reason),
+    };
+    let is_leader = |row: &Row| first.leader_id == Some(row.id);
+    if format == Format::Json {
+        let members = rows.iter().map(|row| {
+            json!({
+                "id": row.id, "grpc_address": row.address, "voter": row.voter, "leader": is_leader(row),
+                "ready": row.reply.as_ref().is_some_and(|reply| reply.ready), "state": state(row),
+            })
+        });
+        println!("{:#}", Value::from_iter(members));
+        return Ok(());
     }
+    let mut table = output::table(&["NODE", "GRPC", "VOTE", "LEADER", "STATE"]);
+    for row in &rows {
+        let yes = |is: bool| if is { "yes" } else { "no" };
+        let cells = [
+            &row.id.to_string(),
+            &row.address,
+            yes(row.voter),
+            yes(is_leader(row)),
+            &state(row),
+        ];
+        table.add_row(cells);
+    }
+    println!("{table}");
     Ok(())
 }
 

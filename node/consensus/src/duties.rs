@@ -1,5 +1,5 @@
 //! What a node owes the cluster besides serving: introduce itself, and, while it leads, name a new cluster, finish a
-//! membership change that a leader before it began, keep the copy counts as configured, let log time pass, and give
+//! membership change or a removal that a leader before it began, keep the copy counts as configured, let log time pass, and give
 //! leadership away when its disk hangs.
 
 use std::sync::Arc;
@@ -120,6 +120,7 @@ impl RaftNode {
         );
         if self.is_leader() {
             self.resume_change(Instant::now() + DEADLINE).await?;
+            self.resume_removals(Instant::now() + DEADLINE).await?;
         }
         let (copies, write_copies) = self.wanted_copies();
         if self.is_leader() && (cluster.copies, cluster.write_copies) != (copies, write_copies) {

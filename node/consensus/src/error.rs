@@ -2,6 +2,7 @@
 
 use metadata::ids::{LogIndex, NodeId};
 use metadata::log::LogError;
+use metadata::response::Rejection;
 use metadata::view::ViewError;
 use openraft::errors::Fatal;
 use storage::error::StorageError;
@@ -89,6 +90,93 @@ pub enum MembershipError {
         node: NodeId,
         /// Entries it lacks.
         lag_entries: u64,
+    },
+    /// No such node is registered.
+    #[error("node {node} does not belong to the cluster")]
+    Unknown {
+        /// Which node.
+        node: NodeId,
+    },
+    /// The number is spent: what is registered under it was removed.
+    #[error(
+        "node {node} was removed, and a number is never used again; give the new node another one"
+    )]
+    Removed {
+        /// Which node.
+        node: NodeId,
+    },
+    /// Without the node, pushes would find too few nodes for their copies.
+    #[error("only {up} other nodes are up, and a push needs {needed}")]
+    TooFewNodes {
+        /// Nodes that are up, without it.
+        up: usize,
+        /// Copies a push has to make.
+        needed: u32,
+    },
+    /// The leader is not removed.
+    #[error("node {node} leads; give leadership to another one first (leader transfer)")]
+    Leads {
+        /// This node.
+        node: NodeId,
+    },
+    /// A node that is up must give its copies away before it goes.
+    #[error("node {node} is up; let it drain first (member drain)")]
+    NotDraining {
+        /// Which node.
+        node: NodeId,
+    },
+    /// A cluster of one or two voters stops with the first loss.
+    #[error(
+        "{left} voters would be left, which do not survive the loss of one; --allow-few removes it all the same"
+    )]
+    TooFewVoters {
+        /// Voters without the node.
+        left: usize,
+    },
+    /// Without the node there would be no quorum.
+    #[error("of the voters that would be left {answering} answer, and a majority is {needed}")]
+    NoMajority {
+        /// Those that answer, the leader among them.
+        answering: usize,
+        /// What it takes.
+        needed: usize,
+    },
+    /// Copies on the node are needed.
+    #[error(
+        "of {copies} blobs on node {node} the others have too few copies, and of {last} of them none; wait until they \
+         have (member drain shows it), or give them up with --force, which lists them"
+    )]
+    CopiesLeft {
+        /// Which node.
+        node: NodeId,
+        /// Blobs with too few copies elsewhere.
+        copies: usize,
+        /// Blobs without any copy elsewhere.
+        last: usize,
+    },
+    /// A step was refused in the order of the log.
+    #[error(transparent)]
+    Refused(Rejection),
+    /// A step could not be proposed, or nobody knows whether it was accepted.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The state could not be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// It did not answer for longer than an election takes.
+    #[error("node {node} does not answer")]
+    Silent {
+        /// Who should lead.
+        node: NodeId,
+    },
+    /// Leadership cannot go to anybody.
+    #[error("no other node with a vote answers")]
+    NoSuccessor,
+    /// The leader still leads. Trying again is safe.
+    #[error("node {node} did not take leadership over in time")]
+    NotTakenOver {
+        /// Who should lead.
+        node: NodeId,
     },
     /// The change was proposed and may or may not take effect.
     #[error("the outcome of the membership change is unknown")]

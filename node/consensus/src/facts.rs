@@ -29,6 +29,16 @@ pub(crate) fn registered(
     Ok(found)
 }
 
+/// Whether `node` is gone for good.
+pub(crate) fn is_removed(state: &dyn StateStore, node: NodeId) -> Result<bool, ViewError> {
+    let mut removed = false;
+    state.read(&mut |view| {
+        removed = query::is_removed(view, node)?;
+        Ok(())
+    })?;
+    Ok(removed)
+}
+
 /// How many ticks are applied here.
 pub(crate) fn tick_sequence(state: &dyn StateStore) -> Result<u64, ViewError> {
     let mut sequence = 0;

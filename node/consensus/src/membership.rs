@@ -1,16 +1,16 @@
-//! Who belongs to the cluster: forming it, adding a voter, handing leadership over.
+//! Who belongs to the cluster: forming it, adding a voter.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::future::join_all;
 use metadata::ids::NodeId;
-use metadata::log::LogError;
+use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
-use openraft::{ChangeMembers, Instant as _};
 
 use crate::error::{MembershipError, log_error, log_hit};
+use crate::facts;
 use crate::node::RaftNode;
 use crate::options::Member;
 use crate::types::{Metrics, NodeAddress, TypeConfig};
@@ -89,6 +89,13 @@ impl RaftNode {
             .try_lock()
             .map_err(|_| MembershipError::Busy)?;
         let node = member.node;
+        if !self.cluster.is_leader() {
+            let leader = self.leader();
+            return Err(MembershipError::NotLeader { leader });
+        }
+        if facts::is_removed(&*self.state, node)? {
+            return Err(MembershipError::Removed { node });
+        }
         if self.is_change_unfinished() {
             self.finish_change(deadline).await?;
         }
@@ -98,12 +105,11 @@ impl RaftNode {
         let address = NodeAddress {
             grpc_address: member.grpc_address.clone(),
         };
-        let failed = |error: LogError| MembershipError::Fatal(error.to_string());
-        log_hit("member_before_learner").map_err(failed)?;
+        log_hit("member_before_learner")?;
         let added = self.cluster.raft.add_learner(node.0, address, false);
         self.finish(added, deadline).await?;
         self.wait_until_caught_up(node, deadline).await?;
-        log_hit("member_before_vote").map_err(failed)?;
+        log_hit("member_before_vote")?;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([node.0]));
         self.finish(self.cluster.raft.change_membership(change, true), deadline)
             .await
@@ -121,7 +127,7 @@ impl RaftNode {
     }
 
     /// Whether the members are in between: every decision needs a majority of the old and one of the new voters.
-    fn is_change_unfinished(&self) -> bool {
+    pub(crate) fn is_change_unfinished(&self) -> bool {
         let metrics = self.cluster.raft.metrics();
         metrics
             .borrow_watched()
@@ -132,7 +138,7 @@ impl RaftNode {
             > 1
     }
 
-    async fn finish_change(&self, deadline: Instant) -> Result<(), MembershipError> {
+    pub(crate) async fn finish_change(&self, deadline: Instant) -> Result<(), MembershipError> {
         // Nothing is added: Raft goes on to the voters that the change was meant to end with.
         let change = ChangeMembers::AddVoterIds(BTreeSet::new());
         self.finish(self.cluster.raft.change_membership(change, true), deadline)
@@ -144,7 +150,7 @@ impl RaftNode {
         self.cluster.raft.voter_ids().any(|voter| voter == node.0)
     }
 
-    async fn finish<T>(
+    pub(crate) async fn finish<T>(
         &self,
         change: impl Future<Output = Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>>,
         deadline: Instant,
@@ -185,62 +191,6 @@ impl RaftNode {
             }
         }
     }
-
-    /// Who leads, as this node knows.
-    pub fn leader(&self) -> Option<NodeId> {
-        self.cluster.leader().map(|leader| leader.node)
-    }
-
-    /// Gives leadership, if this node has it, to the voter that lacks the least among those that answer. Returns when
-    /// somebody else leads or at `deadline`; at once when there is nobody to take it.
-    pub(crate) async fn hand_over(&self, deadline: Instant) {
-        let mut metrics = self.cluster.raft.metrics();
-        // Who has been silent for so long cannot take over in time, either.
-        let silence = self.options.election_timeout_max * 2;
-        let Some(chosen) = successor(&metrics.borrow_and_update(), silence) else {
-            return;
-        };
-        if self
-            .cluster
-            .raft
-            .trigger()
-            .transfer_leader(chosen)
-            .await
-            .is_err()
-        {
-            return;
-        }
-        let me = self.options.node.0;
-        let handed_over = async {
-            // The hand-over may be refused (a follower whose log is not flushed yet); ask again meanwhile.
-            let mut asked = Instant::now();
-            loop {
-                let now = metrics.borrow_and_update().current_leader;
-                if now.is_some_and(|leader| leader != me) {
-                    return now;
-                }
-                if self.cluster.is_leader()
-                    && successor(&metrics.borrow_and_update(), silence).is_none()
-                {
-                    return None;
-                }
-                let changed =
-                    tokio::time::timeout(Duration::from_millis(50), metrics.changed()).await;
-                if matches!(changed, Ok(Err(_))) {
-                    return None;
-                }
-                if asked.elapsed() > self.options.election_timeout_min && self.cluster.is_leader() {
-                    asked = Instant::now();
-                    let _ = self.cluster.raft.trigger().transfer_leader(chosen).await;
-                }
-            }
-        };
-        match tokio::time::timeout_at(deadline.into(), handed_over).await {
-            Ok(Some(leader)) => tracing::info!(leader, "handed leadership over"),
-            Ok(None) => tracing::info!("no voter is left to take leadership over"),
-            Err(_) => tracing::warn!(node_id = chosen, "leadership was not taken over in time"),
-        }
-    }
 }
 
 /// Entries that `node` lacks, seen from the leader; `None` when this node does not lead.
@@ -249,24 +199,6 @@ pub(crate) fn lag(metrics: &Metrics, node: u64) -> Option<u64> {
     let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
     let matched = replication.get(&node).copied().flatten().map(|id| id.index);
     Some(next(metrics.last_log_index).saturating_sub(next(matched)))
-}
-
-fn successor(metrics: &Metrics, silence: Duration) -> Option<u64> {
-    if !metrics.state.is_leader() {
-        return None;
-    }
-    let heard = metrics.heartbeat.as_ref();
-    let answers = |voter: &u64| {
-        let answered = heard.and_then(|all| all.get(voter).copied().flatten());
-        answered.is_some_and(|answered| answered.elapsed() < silence)
-    };
-    let others = metrics
-        .membership_config
-        .voter_ids()
-        .filter(|voter| *voter != metrics.id);
-    others
-        .filter(answers)
-        .min_by_key(|voter| lag(metrics, *voter))
 }
 
 fn membership_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> MembershipError {

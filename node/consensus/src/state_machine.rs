@@ -19,7 +19,9 @@ use tokio::sync::watch;
 use crate::log_store::blocking;
 use crate::network::convert;
 use crate::snapshot::{self, SnapshotBuilder, SnapshotData};
-use crate::types::{Answer, LogEntry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{
+    Answer, LogEntry, LogId, Membership, SnapshotMeta, StoredMembership, TypeConfig,
+};
 
 /// Entries that share one commit at most. Bounds what is lost to readers' latency when a node catches up.
 const BATCH_ENTRIES: usize = 512;
@@ -97,6 +99,7 @@ fn apply_and_commit(
         let is_command = match entry.payload {
             EntryPayload::Blank => false,
             EntryPayload::Membership(changed) => {
+                hit_half_of_change(membership.membership(), &changed)?;
                 membership = StoredMembership::new(Some(entry.log_id), changed);
                 false
             }
@@ -124,6 +127,16 @@ fn apply_and_commit(
         }
     }
     Ok((membership, answers))
+}
+
+/// A change of voters takes two entries: one that needs majorities of the old and of the new voters, and one that ends it.
+fn hit_half_of_change(before: &Membership, changed: &Membership) -> io::Result<()> {
+    let is_joint = |membership: &Membership| membership.get_joint_config().len() > 1;
+    match (is_joint(before), is_joint(changed)) {
+        (_, true) => hit("member_joint_committed"),
+        (true, false) => hit("member_final_committed"),
+        (false, false) => Ok(()),
+    }
 }
 
 fn apply_commands(

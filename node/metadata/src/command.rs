@@ -64,6 +64,8 @@ pub enum Command {
     RestoreTag(RestoreTag),
     /// Says whether a node's copies count.
     SetNodeState(SetNodeState),
+    /// Forgets a node for good.
+    RemoveNode(RemoveNode),
 }
 
 /// Fixes what is true for the life of a cluster. Accepted once.
@@ -280,7 +282,7 @@ pub struct DeleteTag {
     pub precondition: Precondition,
 }
 
-/// Accepted while the repair ticket is open, the node is registered and the blob exists.
+/// Accepted while the repair ticket is open, the node is up and the blob exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddPlacement {
     /// The repair ticket under which the node pinned the bytes.
@@ -436,4 +438,11 @@ pub struct SetNodeState {
     pub node: NodeId,
     /// Its state from now on.
     pub state: NodeState,
+}
+
+/// Accepted when no copy is counted on the node, and again when it was accepted before. The node never registers again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoveNode {
+    /// Which node.
+    pub node: NodeId,
 }

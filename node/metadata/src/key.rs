@@ -15,8 +15,8 @@ mod reader;
 
 pub use gc::{
     copies_from, deleted_at, deleted_blob, deleted_blob_at, deleted_edge, deleted_edges_of,
-    deleted_manifest, empty_repository, of_digest, referrer_review, removed_repository,
-    repository_state, unneeded_manifest,
+    deleted_manifest, empty_repository, of_digest, purged_manifest, purged_manifest_at,
+    referrer_review, removed_repository, repository_state, unneeded_manifest,
 };
 pub use reader::Reader;
 
@@ -36,6 +36,8 @@ pub enum Table {
     Catalog = 0x05,
     /// The one `Gc` record.
     Gc = 0x06,
+    /// node -> `Revision`: nodes that were removed, and when.
+    RemovedNode = 0x07,
     /// name -> `Repository`. In byte order of the names.
     Repository = 0x10,
     /// repository, digest -> `Manifest`.
@@ -78,6 +80,8 @@ pub enum Table {
     /// nodes, ascending -> `HolderSet`: how many blobs exactly these nodes hold. The number of copies that are missing
     /// follows from it, whichever nodes are down, without a look at any blob.
     HolderSet = 0x28,
+    /// digest, repository -> `PurgedManifest`.
+    PurgedManifest = 0x29,
     /// ticket -> `Ticket`. Only open tickets are here.
     Ticket = 0x30,
     /// log time, ticket -> nothing: when open tickets expire.
@@ -101,6 +105,8 @@ pub enum Table {
     ReferrerReview = 0x47,
     /// log index, digest -> nothing: deleted blobs by the entry that deleted them.
     DeletedBlobAt = 0x48,
+    /// log index, digest, repository -> nothing: purged manifests by the entry that purged them.
+    PurgedManifestAt = 0x49,
     /// node, boot -> `Session`.
     Session = 0x50,
     /// node, boot, slot -> `Answer`.
@@ -111,13 +117,14 @@ pub enum Table {
 
 impl Table {
     /// Every table, for checks that must not miss one.
-    pub const ALL: [Table; 40] = [
+    pub const ALL: [Table; 43] = [
         Table::Cluster,
         Table::Time,
         Table::Totals,
         Table::Node,
         Table::Catalog,
         Table::Gc,
+        Table::RemovedNode,
         Table::Repository,
         Table::Manifest,
         Table::ManifestBody,
@@ -138,6 +145,7 @@ impl Table {
         Table::DeletedEdge,
         Table::DeletedBlob,
         Table::HolderSet,
+        Table::PurgedManifest,
         Table::Ticket,
         Table::TicketExpiry,
         Table::UnreferencedLink,
@@ -149,6 +157,7 @@ impl Table {
         Table::EmptyRepository,
         Table::ReferrerReview,
         Table::DeletedBlobAt,
+        Table::PurgedManifestAt,
         Table::Session,
         Table::Answer,
         Table::SessionDue,
@@ -201,6 +210,11 @@ pub fn single(table: Table) -> Vec<u8> {
 /// [`Table::Node`].
 pub fn node(node: NodeId) -> Vec<u8> {
     Writer::new(Table::Node).number(node.0).0
+}
+
+/// [`Table::RemovedNode`].
+pub fn removed_node(node: NodeId) -> Vec<u8> {
+    Writer::new(Table::RemovedNode).number(node.0).0
 }
 
 /// [`Table::Repository`].

@@ -10,7 +10,7 @@ use crate::codec;
 use crate::ids::{LogIndex, LogTime, NodeId, RepositoryId, TicketId};
 use crate::key::{self, Reader, Table};
 use crate::record::{
-    LinkRecord, RepositoryRecord, RepositoryStateRecord, RevisionRecord, TicketRecord, TimeRecord,
+    LinkRecord, RepositoryRecord, RepositoryStateRecord, RevisionRecord, TimeRecord,
 };
 use crate::scan;
 use crate::view::{MetadataView, ViewError};
@@ -22,10 +22,10 @@ mod lists;
 
 pub use copies::{
     BlobCursor, Stats, SurplusBlobs, ThinBlobs, UnderReplicated, blobs_of_node, copies_on,
-    is_referenced, lasting_copies, stats, surplus_blobs, under_replicated,
+    is_referenced, lasting_copies, needed_copies_on, stats, surplus_blobs, under_replicated,
     under_replicated_of_node,
 };
-pub use explain::{ExplainedLink, ExplainedManifest, Explanation, Naming, explain};
+pub use explain::{Deletion, ExplainedLink, ExplainedManifest, Explanation, Naming, explain};
 pub use gc::{
     Due, DueStep, GcPlan, GcStatus, QueueHeads, Unneeded, condemned_blobs, gc, gc_plan,
     unneeded_manifests,
@@ -36,8 +36,8 @@ pub use lists::{
 };
 
 pub use crate::record::{
-    BlobRecord, ClusterRecord, Collected, DeletedBlobRecord, DeletedManifestRecord, ManifestRecord,
-    NodeRecord, Referrer, TagChange, TagRecord,
+    BlobRecord, ClusterRecord, Collected, DeleteReason, DeletedBlobRecord, DeletedManifestRecord,
+    ManifestRecord, NodeRecord, PurgedManifestRecord, Referrer, TagChange, TagRecord, TicketRecord,
 };
 
 /// What is true for the whole cluster; `None` before it was initialised.
@@ -68,6 +68,14 @@ pub fn nodes(view: &dyn MetadataView) -> Result<Vec<NodeRecord>, ViewError> {
 /// [`ViewError`].
 pub fn node(view: &dyn MetadataView, node: NodeId) -> Result<Option<NodeRecord>, ViewError> {
     scan::load(view, &key::node(node))
+}
+
+/// Whether the node was registered once and is gone for good.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn is_removed(view: &dyn MetadataView, node: NodeId) -> Result<bool, ViewError> {
+    Ok(view.get(&key::removed_node(node))?.is_some())
 }
 
 /// Log time and the number of ticks applied.
@@ -371,11 +379,22 @@ pub enum TicketState {
 pub fn ticket(view: &dyn MetadataView, ticket: TicketId) -> Result<TicketState, ViewError> {
     Ok(if ticket.index() > view.applied() {
         TicketState::Unknown
-    } else if scan::load::<TicketRecord>(view, &key::ticket(ticket))?.is_some() {
+    } else if open_ticket(view, ticket)?.is_some() {
         TicketState::Open
     } else {
         TicketState::Closed
     })
+}
+
+/// What is known of a ticket that is open at the view's index.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn open_ticket(
+    view: &dyn MetadataView,
+    ticket: TicketId,
+) -> Result<Option<TicketRecord>, ViewError> {
+    scan::load(view, &key::ticket(ticket))
 }
 
 #[cfg(test)]

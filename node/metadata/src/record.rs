@@ -128,6 +128,48 @@ pub struct DeletedManifestRecord {
     pub deleted_at: LogTime,
     /// The entry that deleted it.
     pub deleted_index: LogIndex,
+    /// Why.
+    pub reason: DeleteReason,
+}
+
+/// Why a manifest was deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeleteReason {
+    /// It was asked for.
+    Asked {
+        /// By whom, as the history of tags names it; empty: anonymous.
+        by: String,
+    },
+    /// Garbage collection: no tag, index or subject needed it.
+    Unneeded {
+        /// Since when.
+        since: LogTime,
+    },
+}
+
+/// A manifest that can no longer be restored, remembered for a while. Its repository may be gone, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurgedManifestRecord {
+    /// Where it was.
+    pub repository: RepositoryName,
+    /// Its length.
+    pub size_bytes: u64,
+    /// The manifest it referred to.
+    pub subject: Option<Digest>,
+    /// The first tags that pointed to it when it was deleted, ascending.
+    pub tags: Vec<Tag>,
+    /// How many more there were.
+    pub more_tags: u64,
+    /// When it was deleted.
+    pub deleted_at: LogTime,
+    /// The entry that deleted it.
+    pub deleted_index: LogIndex,
+    /// Why.
+    pub reason: DeleteReason,
+    /// When it was purged.
+    pub purged_at: LogTime,
+    /// The entry that purged it.
+    pub purged_index: LogIndex,
 }
 
 /// What a manifest names, kept so that its edges can be removed without its body.
@@ -316,6 +358,8 @@ pub struct ReferrerReviewRecord {
 pub struct HolderSetRecord {
     /// How many; none are not recorded.
     pub blobs: u64,
+    /// Their sizes, each blob once.
+    pub bytes: u64,
 }
 
 /// A blob that garbage collection deleted, remembered for a while.

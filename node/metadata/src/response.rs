@@ -147,6 +147,15 @@ pub enum Rejection {
     /// The node was never registered.
     #[error("node {0} is unknown")]
     NodeUnknown(NodeId),
+    /// The node is down or drains: it gets no new copies.
+    #[error("node {0} is not up")]
+    NodeNotUp(NodeId),
+    /// The node cannot be forgotten while copies are counted on it.
+    #[error("copies are counted on node {0}")]
+    NodeHoldsCopies(NodeId),
+    /// The node was removed. Its number is never used again.
+    #[error("node {0} was removed")]
+    NodeRemoved(NodeId),
     /// The node is registered with another disk.
     #[error("node {0} is registered with another disk")]
     DiskMismatch(NodeId),

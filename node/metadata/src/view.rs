@@ -1,5 +1,6 @@
 //! Reading the replicated state.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use crate::ids::LogIndex;
@@ -83,10 +84,57 @@ impl MetadataView for Stoppable<'_> {
     }
 }
 
+/// A view that counts what is read of it, for tests and measurements of cost.
+pub struct Counted<'v> {
+    view: &'v dyn MetadataView,
+    reads: Cell<u64>,
+}
+
+impl<'v> Counted<'v> {
+    /// Nothing is counted yet.
+    pub fn new(view: &'v dyn MetadataView) -> Counted<'v> {
+        Counted {
+            view,
+            reads: Cell::new(0),
+        }
+    }
+
+    /// Lookups, scans, and keys that scans passed.
+    pub fn reads(&self) -> u64 {
+        self.reads.get()
+    }
+
+    fn count(&self) {
+        self.reads.set(self.reads.get() + 1);
+    }
+}
+
+impl MetadataView for Counted<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
+        self.count();
+        self.view.get(key)
+    }
+
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ViewError> {
+        self.count();
+        self.view.scan(prefix, after, &mut |key, value| {
+            self.count();
+            visit(key, value)
+        })
+    }
+
+    fn applied(&self) -> LogIndex {
+        self.view.applied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
     use crate::memory::MemoryView;
 

@@ -15,8 +15,10 @@ impl Registry {
     pub(crate) async fn receive(&self, session: &Session, chunk: Chunk) -> Result<u64> {
         let mut writer = session.lock()?;
         let outcome = self.take_chunk(session, &mut writer, chunk).await;
-        if let Err(RegistryError::UploadUnknown) = outcome {
-            self.forget(session, &mut writer).await;
+        match &outcome {
+            Err(RegistryError::UploadUnknown) => self.forget(session, &mut writer).await,
+            Err(RegistryError::BlobTooLarge { .. }) => self.give_up(session, &mut writer).await,
+            _ => {}
         }
         // Also what arrived before the body broke off is worth keeping.
         if let Writer::Receiving(receiving) = &mut *writer
@@ -85,18 +87,15 @@ impl Registry {
                 return Err(RegistryError::RangeInvalid { offset_bytes });
             }
         }
-        let most = self
-            .options
-            .upload_max_bytes
-            .unwrap_or(u64::MAX)
-            .saturating_sub(offset_bytes);
-        if announced.is_some_and(|length_bytes| length_bytes > most) {
-            return Err(RegistryError::SizeInvalid { offset_bytes });
+        let limit_bytes = self.options.upload_max_bytes.unwrap_or(u64::MAX);
+        let most = limit_bytes.saturating_sub(offset_bytes);
+        match announced {
+            Some(length_bytes) if length_bytes > most => {
+                Err(RegistryError::BlobTooLarge { limit_bytes })
+            }
+            Some(length_bytes) => Ok(Room::Exactly(length_bytes)),
+            None => Ok(Room::UpTo { most, limit_bytes }),
         }
-        Ok(Room {
-            most_bytes: announced.unwrap_or(most),
-            least_bytes: announced.unwrap_or(0),
-        })
     }
 
     async fn pump(
@@ -116,19 +115,17 @@ impl Registry {
                 return Err(Stop::Client(RegistryError::UploadUnknown));
             }
             taken_bytes += bytes.len() as u64;
-            if taken_bytes > room.most_bytes {
-                return Err(Stop::Client(RegistryError::SizeInvalid {
-                    offset_bytes: session.offset_bytes(),
-                }));
-            }
+            room.admit(taken_bytes, session).map_err(Stop::Client)?;
             receiving.staged.append(bytes).await.map_err(Stop::Store)?;
             session.advance_to(receiving.staged.len_bytes());
             self.spread_when_large(session, receiving);
         }
-        if taken_bytes < room.least_bytes {
-            return Err(Stop::Client(RegistryError::BodyInterrupted));
+        match room {
+            Room::Exactly(length_bytes) if taken_bytes < length_bytes => {
+                Err(Stop::Client(RegistryError::BodyInterrupted))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Copies follow the bytes as soon as these have outgrown memory; smaller blobs travel whole at the end.
@@ -160,10 +157,29 @@ pub(crate) fn keep(session: &Session, writer: &mut Writer, error: BlobError) -> 
     not_stored(error)
 }
 
-/// What a chunk may carry.
-struct Room {
-    most_bytes: u64,
-    least_bytes: u64,
+/// How many bytes a chunk may carry.
+enum Room {
+    /// As many as its headers say.
+    Exactly(u64),
+    /// Its headers do not say how many. With more than `most` the blob outgrows the limit.
+    UpTo { most: u64, limit_bytes: u64 },
+}
+
+impl Room {
+    /// Refuses a chunk of which this many bytes have come, when these are too many.
+    fn admit(&self, taken_bytes: u64, session: &Session) -> Result<()> {
+        match *self {
+            Room::Exactly(length_bytes) if taken_bytes > length_bytes => {
+                Err(RegistryError::SizeInvalid {
+                    offset_bytes: session.offset_bytes(),
+                })
+            }
+            Room::UpTo { most, limit_bytes } if taken_bytes > most => {
+                Err(RegistryError::BlobTooLarge { limit_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why a chunk ended early.

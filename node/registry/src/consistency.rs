@@ -16,7 +16,7 @@ use metadata::response::Response;
 use metadata::view::{MetadataView, ViewError};
 
 use crate::error::{About, RegistryError, no_answer, refused, unreadable};
-use crate::{Caller, Registry, Result, Seen};
+use crate::{Caller, Registry, Result, Seen, SeenState};
 
 /// The last moment of which this node's state is known to have everything that was acknowledged until then.
 #[derive(Default)]
@@ -46,7 +46,7 @@ impl Registry {
         if self.options.linearizable_tags {
             self.barrier(caller.deadline).await?;
         }
-        self.look(query)
+        self.look_for(caller, query)
     }
 
     /// Reads a manifest by digest. `query` says with `Err` that there is none, and why.
@@ -93,10 +93,10 @@ impl Registry {
         is_current: bool,
         query: impl Fn(&dyn MetadataView) -> std::result::Result<Result<T>, ViewError>,
     ) -> Result<Seen<T>> {
-        let mut seen = self.look(&query)?;
+        let mut seen = self.look_for(caller, &query)?;
         if seen.value.is_err() && !is_current {
             self.barrier(caller.deadline).await?;
-            seen = self.look(&query)?;
+            seen = self.look_for(caller, &query)?;
         }
         let revision = seen.revision;
         seen.value.map(|value| Seen { revision, value })
@@ -114,8 +114,9 @@ impl Registry {
         let outcome = proposed.await.map_err(no_answer)?;
         // Applied here, behind everything that was acknowledged before.
         self.confirmed.at(asked);
+        caller.seen.note(outcome.index);
         match outcome.response {
-            Response::Rejected(rejection) => Err(refused(rejection, outcome.index, &about)),
+            Response::Rejected(rejection) => Err(refused(rejection, &about)),
             value => Ok(Seen {
                 revision: outcome.index,
                 value,
@@ -159,10 +160,15 @@ impl Registry {
         metadata::log::read(&*self.log, read).map_err(unreadable)
     }
 
-    /// What this node has applied; `None` when the state cannot be read. For answers that found nothing: the state they
-    /// saw is at most this old.
-    pub fn revision(&self) -> Option<LogIndex> {
-        self.look(|_| Ok(())).ok().map(|seen| seen.revision)
+    /// The same on behalf of a request.
+    pub(crate) fn look_for<T>(
+        &self,
+        caller: &Caller,
+        query: impl FnOnce(&dyn MetadataView) -> std::result::Result<T, ViewError>,
+    ) -> Result<Seen<T>> {
+        let seen = self.look(query)?;
+        caller.seen.note(seen.revision);
+        Ok(seen)
     }
 
     /// Runs what must not stop halfway in a task of its own, and waits for it. A client that goes away takes the
@@ -188,6 +194,7 @@ impl Registry {
             subject: String::new(),
             min_revision: None,
             deadline,
+            seen: SeenState::default(),
         };
         self.submit(command, &caller, About::Upkeep).await
     }

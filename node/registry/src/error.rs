@@ -1,6 +1,5 @@
 //! What a request can end with. The fronts map these to HTTP and gRPC; nothing here knows either.
 
-use metadata::ids::LogIndex;
 use metadata::log::LogError;
 use metadata::response::Rejection;
 use metadata::view::ViewError;
@@ -37,6 +36,12 @@ pub enum RegistryError {
     SizeInvalid {
         /// Where the upload stands.
         offset_bytes: u64,
+    },
+    /// The blob is larger than the limit; its upload is over.
+    #[error("the blob is larger than {limit_bytes} bytes")]
+    BlobTooLarge {
+        /// The limit.
+        limit_bytes: u64,
     },
     /// The content does not hash to the digest.
     #[error("the content does not match the digest")]
@@ -77,8 +82,6 @@ pub enum RegistryError {
     PreconditionFailed {
         /// Where the tag points now.
         current: Option<Digest>,
-        /// The log index at which that was decided.
-        revision: LogIndex,
     },
     /// Pushes and deletes are switched off.
     #[error("the registry is read-only")]
@@ -127,12 +130,8 @@ pub(crate) enum About<'a> {
     Upkeep,
 }
 
-/// What the refusal of a command at `revision` means to the client who caused it.
-pub(crate) fn refused(
-    rejection: Rejection,
-    revision: LogIndex,
-    about: &About<'_>,
-) -> RegistryError {
+/// What the refusal of a command means to the client who caused it.
+pub(crate) fn refused(rejection: Rejection, about: &About<'_>) -> RegistryError {
     match rejection {
         Rejection::RepositoryUnknown => match about {
             // A blob is looked up by its digest; that its repository is missing too tells the client nothing new.
@@ -160,9 +159,7 @@ pub(crate) fn refused(
             actual_bytes,
         },
         Rejection::BlobReferenced { manifest } => RegistryError::BlobReferenced { manifest },
-        Rejection::PreconditionFailed { current } => {
-            RegistryError::PreconditionFailed { current, revision }
-        }
+        Rejection::PreconditionFailed { current } => RegistryError::PreconditionFailed { current },
         Rejection::TicketClosed(_) => RegistryError::UploadUnknown,
         Rejection::TooFewCopies { reached, wanted } => {
             RegistryError::TooFewCopies { reached, wanted }
@@ -172,8 +169,12 @@ pub(crate) fn refused(
         Rejection::NotInitialized => RegistryError::Unavailable(LogError::NoLeader),
         // This node is not registered yet, so it cannot hold anything; it may be in a moment.
         Rejection::NodeUnknown(_) => RegistryError::Unavailable(LogError::Lagging),
+        // What a removed node is asked for, others do.
+        Rejection::NodeRemoved(_) => RegistryError::Unavailable(LogError::ShuttingDown),
         Rejection::AlreadyInitialized
         | Rejection::DiskMismatch(_)
+        | Rejection::NodeNotUp(_)
+        | Rejection::NodeHoldsCopies(_)
         | Rejection::NotAHolder(_)
         | Rejection::OutOfBounds
         // Only operators and the cluster itself cause these.

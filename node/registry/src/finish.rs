@@ -61,10 +61,8 @@ impl Registry {
         match &outcome {
             // The commit closed the ticket, or somebody else did.
             Ok(_) | Err(RegistryError::UploadUnknown) => self.forget(session, &mut writer).await,
-            Err(RegistryError::DigestInvalid) => {
-                // First the ticket: as long as it is open it protects what was stored under it.
-                self.close_ticket(session.ticket()).await;
-                self.forget(session, &mut writer).await;
+            Err(RegistryError::DigestInvalid | RegistryError::BlobTooLarge { .. }) => {
+                self.give_up(session, &mut writer).await;
             }
             Err(_) => {}
         }
@@ -151,7 +149,7 @@ impl Registry {
         goal: &Goal,
     ) -> Result<Option<Seen<BlobInfo>>> {
         let me = self.log.node_id();
-        let enough = self.look(|view| {
+        let enough = self.look_for(&goal.caller, |view| {
             let cluster = query::cluster(view)?;
             let blob = query::blob(view, &goal.digest)?;
             let Some((cluster, blob)) = cluster.zip(blob) else {
@@ -252,7 +250,9 @@ impl Registry {
             return Err(RegistryError::UploadUnknown);
         };
         let mut holders = copies.holders;
-        holders.push(self.log.node_id());
+        if copies.counts_own {
+            holders.push(self.log.node_id());
+        }
         let (seen, repair_ticket) = self
             .commit_blob(
                 session.ticket(),
@@ -266,6 +266,9 @@ impl Registry {
             && let Some(spread) = stored.spread
         {
             spread.stragglers(repair_ticket);
+        }
+        if !copies.counts_own {
+            self.unlink(&goal.digest).await;
         }
         Ok(seen)
     }
@@ -327,6 +330,13 @@ impl Registry {
     fn write_copies(&self) -> Result<u32> {
         let cluster = self.look(query::cluster)?;
         Ok(cluster.value.map_or(1, |cluster| cluster.write_copies))
+    }
+
+    /// Ends a session that can never become a blob.
+    pub(crate) async fn give_up(&self, session: &Session, writer: &mut Writer) {
+        // First the ticket: as long as it is open it protects what was stored under it.
+        self.close_ticket(session.ticket()).await;
+        self.forget(session, writer).await;
     }
 
     /// Drops a session and whatever bytes it still has.

@@ -54,6 +54,7 @@ pub mod options;
 mod pages;
 mod proxy;
 pub mod referrers;
+mod seen_state;
 mod sessions;
 mod tend;
 mod tickets;
@@ -70,6 +71,8 @@ pub use open_blob::{BlobSource, OpenBlob, Piece};
 pub use options::{GcOptions, HealOptions, RegistryOptions};
 pub use pages::ListPage;
 pub use referrers::Referrer;
+pub use seen_state::SeenState;
+pub use sessions::ticket_of_name;
 pub use uploads::{Chunk, UploadState};
 
 /// The outcome of a registry operation.
@@ -91,6 +94,8 @@ pub struct Caller {
     /// When the client stops waiting. Time that a body takes to arrive does not count: after it the operation
     /// has at least [`RegistryOptions::copies_timeout`].
     pub deadline: Instant,
+    /// What the request has seen of the state so far.
+    pub seen: SeenState,
 }
 
 /// An answer and the log index of the state it saw, or made.

@@ -88,7 +88,7 @@ impl Default for GcOptions {
 pub struct HealOptions {
     /// Between two looks at what is missing, too many or silent.
     pub repair_interval: Duration,
-    /// Copies this node makes at once; of up to 256 KiB eight in the place of one.
+    /// Copies this node makes at once; of up to 256 KiB eight in the place of one. All nodes together make 64.
     pub repair_parallel: usize,
     /// A node silent for this long is suspect.
     pub suspect_after: Duration,
@@ -98,6 +98,8 @@ pub struct HealOptions {
     pub trim_delay_ms: u64,
     /// Between two comparisons of the directory with the state.
     pub check_interval: Duration,
+    /// The first one comes between this and twice this time after the start, but not later than `check_interval`.
+    pub check_first: Duration,
     /// Between the starts of two scrubs.
     pub scrub_interval: Duration,
     /// How fast a scrub reads; 0: no limit.
@@ -114,6 +116,7 @@ impl Default for HealOptions {
             down_after_ms: HOUR_MS / 6,
             trim_delay_ms: HOUR_MS,
             check_interval: Duration::from_millis(HOUR_MS),
+            check_first: Duration::from_secs(60),
             scrub_interval: Duration::from_millis(14 * 24 * HOUR_MS),
             scrub_bytes_per_second: 20 << 20,
         }

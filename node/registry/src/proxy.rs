@@ -10,7 +10,7 @@ use replication::peers::{UploadAction, UploadAnswer, UploadChunk, UploadRequest}
 
 use crate::failpoints::hit;
 use crate::uploads::Chunk;
-use crate::{BlobInfo, Caller, Registry, RegistryError, Result, Seen};
+use crate::{BlobInfo, Caller, Registry, RegistryError, Result, Seen, SeenState};
 
 impl Registry {
     /// For the gRPC front: the same operations on sessions this node owns, asked for by another node.
@@ -26,6 +26,7 @@ impl Registry {
             subject,
             min_revision: None,
             deadline,
+            seen: SeenState::default(),
         };
         if !self.owns(&repository, &upload) {
             // Passing it on again could go in circles.
@@ -220,6 +221,7 @@ fn understood(owner: NodeId, answer: UploadAnswer) -> RegistryError {
         UploadAnswer::NoSpace => RegistryError::NoSpace,
         UploadAnswer::Overloaded => RegistryError::Overloaded,
         UploadAnswer::ReadOnly => RegistryError::ReadOnly,
+        UploadAnswer::TooLarge { limit_bytes } => RegistryError::BlobTooLarge { limit_bytes },
         UploadAnswer::Unavailable { reason } => {
             tracing::warn!(peer = %owner, %reason, "the owner of an upload cannot go on");
             RegistryError::OwnerUnreachable
@@ -243,6 +245,7 @@ fn refusal(error: RegistryError) -> UploadAnswer {
         RegistryError::NoSpace => UploadAnswer::NoSpace,
         RegistryError::Overloaded => UploadAnswer::Overloaded,
         RegistryError::ReadOnly => UploadAnswer::ReadOnly,
+        RegistryError::BlobTooLarge { limit_bytes } => UploadAnswer::TooLarge { limit_bytes },
         error @ (RegistryError::RepositoryUnknown
         | RegistryError::BlobUnknown(_)
         | RegistryError::ManifestUnknown { .. }

@@ -148,8 +148,8 @@ pub(crate) fn staging_name(id: &UploadId) -> String {
     )
 }
 
-/// The ticket in a name of [`staging_name`]; `None` for what somebody else staged.
-pub(crate) fn ticket_of_name(name: &str) -> Option<TicketId> {
+/// The ticket in the name under which the bytes of an upload are staged; `None` for what somebody else staged.
+pub fn ticket_of_name(name: &str) -> Option<TicketId> {
     let (ticket, _) = name.strip_prefix(NAME_PREFIX)?.split_once('-')?;
     u64::from_str_radix(ticket, 16).ok().map(TicketId::from_u64)
 }

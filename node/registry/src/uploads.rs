@@ -4,7 +4,7 @@
 //! the cluster, so any node can verify it and pass a request on to the owner (protocols.md section 4, step 1).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use metadata::command::{CloseTickets, Command};
@@ -66,7 +66,8 @@ impl Registry {
     ///
     /// # Errors
     /// `ReadOnly`; `UploadUnknown`; `RangeInvalid` for a chunk that does not start where the session stands, or while another
-    /// request writes; `SizeInvalid` when the headers disagree with each other or with the body; `BodyInterrupted`,
+    /// request writes; `SizeInvalid` when the headers disagree with each other or with the body; `BlobTooLarge`,
+    /// which ends the session; `BodyInterrupted`,
     /// after which the session goes on from what arrived; `OwnerUnreachable`, `NoSpace`, `Overloaded`.
     pub async fn append_upload(
         self: &Arc<Self>,
@@ -179,7 +180,7 @@ impl Registry {
         let ticket = TicketId::from_u64(upload.ticket);
         // This node may not have applied yet what another one was not told of either.
         self.barrier(caller.deadline).await?;
-        let seen = self.look(|view| {
+        let seen = self.look_for(caller, |view| {
             let is_over = query::ticket(view, ticket)? == TicketState::Closed;
             let linked = query::linked_blob(view, repository, digest)?;
             Ok(linked.filter(|_| is_over))
@@ -264,6 +265,7 @@ impl Registry {
         }
         self.catch_up(caller).await?;
         let ticket = self.tickets.take(caller.deadline).await?;
+        caller.seen.note(ticket.revision);
         let upload = UploadId {
             owner: self.log.node_id().0,
             ticket: ticket.value.as_u64(),
@@ -294,10 +296,10 @@ impl Registry {
             .map_err(|_| RegistryError::UploadUnknown)?;
         let (owner, ticket) = (NodeId(upload.owner), TicketId::from_u64(upload.ticket));
         if owner == self.log.node_id() {
-            self.require_open(ticket, caller.deadline).await?;
+            self.require_open(ticket, caller).await?;
             return Ok(Place::Here(upload));
         }
-        let gone = self.look(|view| {
+        let gone = self.look_for(caller, |view| {
             // A closed ticket never opens again, so this node need not ask the owner about it.
             let is_closed = query::ticket(view, ticket)? == TicketState::Closed;
             Ok(is_closed || query::node(view, owner)?.is_none())
@@ -310,11 +312,11 @@ impl Registry {
     }
 
     /// A session of this node exists while its ticket is open in the applied state.
-    async fn require_open(&self, ticket: TicketId, deadline: Instant) -> Result<()> {
-        let state = || self.look(|view| query::ticket(view, ticket));
+    async fn require_open(&self, ticket: TicketId, caller: &Caller) -> Result<()> {
+        let state = || self.look_for(caller, |view| query::ticket(view, ticket));
         let mut seen = state()?;
         if seen.value == TicketState::Unknown {
-            self.wait_applied(ticket.index(), deadline).await?;
+            self.wait_applied(ticket.index(), caller.deadline).await?;
             seen = state()?;
         }
         if seen.value == TicketState::Open {

@@ -172,6 +172,9 @@ pub(crate) fn answer_to_wire(answer: UploadAnswer) -> wire::UploadReply {
         UploadAnswer::NoSpace => Answer::NoSpace(wire::UploadNoSpace {}),
         UploadAnswer::Overloaded => Answer::Overloaded(wire::UploadOverloaded {}),
         UploadAnswer::ReadOnly => Answer::ReadOnly(wire::UploadReadOnly {}),
+        UploadAnswer::TooLarge { limit_bytes } => {
+            Answer::TooLarge(wire::UploadTooLarge { limit_bytes })
+        }
         UploadAnswer::Unavailable { reason } => {
             Answer::Unavailable(wire::UploadUnavailable { reason })
         }
@@ -207,6 +210,9 @@ pub(crate) fn answer(reply: wire::UploadReply) -> Option<UploadAnswer> {
         Answer::NoSpace(_) => UploadAnswer::NoSpace,
         Answer::Overloaded(_) => UploadAnswer::Overloaded,
         Answer::ReadOnly(_) => UploadAnswer::ReadOnly,
+        Answer::TooLarge(wire::UploadTooLarge { limit_bytes }) => {
+            UploadAnswer::TooLarge { limit_bytes }
+        }
         Answer::Unavailable(wire::UploadUnavailable { reason }) => {
             UploadAnswer::Unavailable { reason }
         }

@@ -89,6 +89,11 @@ pub enum UploadAnswer {
     Overloaded,
     /// The owner refuses pushes.
     ReadOnly,
+    /// The blob is larger than the owner takes; its session is over.
+    TooLarge {
+        /// The limit.
+        limit_bytes: u64,
+    },
     /// The session cannot go on now (no quorum, too few copies); the client may retry.
     Unavailable {
         /// For the log; clients see only the kind.

@@ -16,6 +16,18 @@ pub(crate) struct Cluster {
     pub(crate) write_copies: usize,
     /// The registered nodes that are up: those that get new copies.
     pub(crate) nodes: Vec<NodeId>,
+    /// Whether a new copy on this node is to be counted. While it drains or is down, others make them all. (The log
+    /// refuses what a node without a registration claims.)
+    pub(crate) counts_own: bool,
+}
+
+impl Cluster {
+    /// R and W without the copy on this node.
+    pub(crate) fn elsewhere(&self, counts_own: bool) -> (usize, usize) {
+        let own = usize::from(counts_own);
+        let without = |copies: usize| copies.saturating_sub(own);
+        (without(self.copies), without(self.write_copies))
+    }
 }
 
 /// Before the cluster is initialised there is nobody to copy to: one copy, which this node makes.
@@ -23,16 +35,19 @@ pub(crate) fn cluster(log: &dyn MetadataLog) -> Result<Cluster, ViewError> {
     log::read(log, |view| {
         let (copies, write_copies) =
             query::cluster(view)?.map_or((1, 1), |cluster| (cluster.copies, cluster.write_copies));
-        let nodes = query::nodes(view)?
+        let nodes: Vec<NodeId> = query::nodes(view)?
             .into_iter()
             .filter(|record| record.state == NodeState::Up)
             .map(|record| record.node)
             .collect();
+        let counts_own =
+            nodes.contains(&log.node_id()) || query::node(view, log.node_id())?.is_none();
         let count = |copies| usize::try_from(copies).unwrap_or(usize::MAX);
         Ok(Cluster {
             copies: count(copies),
             write_copies: count(write_copies),
             nodes,
+            counts_own,
         })
     })
 }
@@ -63,14 +78,18 @@ pub(crate) fn holders(log: &dyn MetadataLog, digest: &Digest) -> Result<Vec<Node
 }
 
 /// Whether a copy on this node would be one that is missing: its counted copy is not there, or there are fewer
-/// counted copies than there should be.
+/// counted copies than there should be and this node is up, so that it may have a new one.
 pub(crate) fn misses_copy(log: &dyn MetadataLog, digest: &Digest) -> Result<bool, ViewError> {
     log::read(log, |view| {
         let Some(record) = query::blob(view, digest)? else {
             return Ok(false);
         };
+        if record.holders.contains(&log.node_id()) {
+            return Ok(true);
+        }
         let (lasting, wanted) = query::lasting_copies(view, &record)?;
-        Ok(record.holders.contains(&log.node_id()) || lasting < wanted)
+        let me = query::node(view, log.node_id())?;
+        Ok(lasting < wanted && me.is_some_and(|me| me.state == NodeState::Up))
     })
 }
 

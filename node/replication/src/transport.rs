@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use proto::blob::blob_service_client::BlobServiceClient;
+use runtime::{REQUEST_ID_HEADER, RequestScope};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Request, Status};
 
 /// Largest message; tonic's own default of 4 MiB is less than one legal manifest (protocols.md 10.6).
 pub(crate) const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -40,8 +43,14 @@ pub fn tune(server: Server) -> Server {
         .tcp_nodelay(true)
 }
 
+/// Looks at every call before it is sent.
+type BeforeCall = fn(Request<()>) -> Result<Request<()>, Status>;
+
+/// Calls one peer, on behalf of the request that the caller belongs to.
+pub(crate) type Client = BlobServiceClient<InterceptedService<Channel, BeforeCall>>;
+
 /// A client over a connection of its own, made on first use and again whenever it breaks.
-pub(crate) fn client(address: &str) -> Result<BlobServiceClient<Channel>, tonic::transport::Error> {
+pub(crate) fn client(address: &str) -> Result<Client, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -51,7 +60,16 @@ pub(crate) fn client(address: &str) -> Result<BlobServiceClient<Channel>, tonic:
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    Ok(BlobServiceClient::new(endpoint.connect_lazy())
+    let channel = InterceptedService::new(endpoint.connect_lazy(), name_request as BeforeCall);
+    Ok(Client::new(channel)
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES))
+}
+
+/// The peer's log lines shall carry the same id.
+fn name_request(mut call: Request<()>) -> Result<Request<()>, Status> {
+    if let Some(id) = RequestScope::current().and_then(|request| request.id().parse().ok()) {
+        call.metadata_mut().insert(REQUEST_ID_HEADER, id);
+    }
+    Ok(call)
 }

@@ -11,10 +11,12 @@ mod backoff;
 mod clients;
 mod clock;
 mod pacer;
+mod request_scope;
 mod shutdown;
 
 pub use backoff::Backoff;
 pub use clients::{Clients, Visit};
 pub use clock::{Clock, ManualClock};
 pub use pacer::Pacer;
+pub use request_scope::{REQUEST_ID_HEADER, RequestScope};
 pub use shutdown::{Shutdown, StillInside};

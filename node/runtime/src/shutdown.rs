@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
+
+use crate::request_scope::RequestScope;
 
 /// A group of tasks that stop together. Clones belong to the same group.
 ///
@@ -33,8 +34,8 @@ impl Shutdown {
     /// Runs a future that [`Shutdown::close_and_wait`] will wait for. The task runs to its end even when the handle
     /// is dropped, which is what a mutation needs whose client has gone away.
     ///
-    /// Also possible after closing: a request being drained may still owe a cleanup. What the task logs stays within the span
-    /// of the caller: the request whose work it does.
+    /// Also possible after closing: a request being drained may still owe a cleanup. What the task does
+    /// and logs stays part of the request, or the span, of the caller, whose work it is.
     pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -45,7 +46,7 @@ impl Shutdown {
             let _presence = presence;
             future.await
         };
-        self.0.tracker.spawn(task.in_current_span())
+        self.0.tracker.spawn(RequestScope::inherit(task))
     }
 
     /// Completes (`cancelled().await`) when the group is closed.

@@ -27,6 +27,8 @@ pub struct RepairSection {
     pub trim_delay_ms: u64,
     /// Between two comparisons of the blob directory with the state.
     pub check_interval_ms: u64,
+    /// The first one after a start comes between this and twice this time later, if not earlier by `check_interval_ms`.
+    pub check_first_ms: u64,
 }
 
 impl Default for RepairSection {
@@ -40,6 +42,7 @@ impl Default for RepairSection {
             down_after_ms: 600_000,
             trim_delay_ms: 3_600_000,
             check_interval_ms: 3_600_000,
+            check_first_ms: 60_000,
         }
     }
 }
@@ -97,6 +100,7 @@ pub(super) fn check(
         down_after_ms: repair.down_after_ms,
         trim_delay_ms: repair.trim_delay_ms,
         check_interval: Duration::from_millis(repair.check_interval_ms),
+        check_first: Duration::from_millis(repair.check_first_ms),
         scrub_interval: Duration::from_millis(scrub.interval_ms),
         scrub_bytes_per_second: scrub.bytes_per_second,
     })

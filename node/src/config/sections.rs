@@ -257,7 +257,7 @@ impl Default for RegistrySection {
 pub struct LimitsSection {
     /// Largest manifest; larger ones get 413. At most 8 MiB.
     pub manifest_max_bytes: u64,
-    /// Largest blob; 0: no limit.
+    /// Largest blob; an upload that outgrows it ends with 413. 0: no limit.
     pub blob_max_bytes: u64,
     /// Largest page of a list; larger wishes are clamped.
     pub page_max: usize,

@@ -12,7 +12,9 @@ use storage::blob::{BlobStat, Verified};
 use storage::offline::OfflineDir;
 use storage::rocks::offline::{LogSummary, OfflineState};
 
+use super::FsckOptions;
 use super::report::Report;
+use super::unaccounted::Unaccounted;
 
 /// Blobs looked at between two reads of the index.
 const PAGE: usize = 1000;
@@ -43,7 +45,7 @@ impl Checked {
 }
 
 /// Checks a directory; `None` when it cannot be compared with others.
-pub(super) fn check(path: &Path, quick: bool, report: &mut Report) -> Option<Checked> {
+pub(super) fn check(path: &Path, options: &FsckOptions, report: &mut Report) -> Option<Checked> {
     let directory = match OfflineDir::open(path) {
         Ok(directory) => directory,
         Err(error) => {
@@ -51,26 +53,7 @@ pub(super) fn check(path: &Path, quick: bool, report: &mut Report) -> Option<Che
             return None;
         }
     };
-    let cluster = directory.cluster_id().unwrap_or("none yet");
-    report.note(
-        path,
-        format!(
-            "node {} of cluster {cluster}, disk {}",
-            directory.node_id(),
-            directory.disk_id()
-        ),
-    );
-    match directory.copy_of() {
-        Ok(None) => {}
-        Ok(Some(original)) => report.warning(
-            path,
-            format!(
-                "it is a copy of {}: no node starts on it before `argosy accept-copy`",
-                original.display()
-            ),
-        ),
-        Err(error) => report.error(path, error.to_string()),
-    }
+    identify(path, &directory, report);
     let log = directory
         .log()
         .map_err(|error| report.error(path, format!("log: {error}")))
@@ -96,8 +79,16 @@ pub(super) fn check(path: &Path, quick: bool, report: &mut Report) -> Option<Che
         .blobs()
         .map_err(|error| report.error(path, format!("blobs: {error}")))
         .ok()?;
-    let whole = copies(path, &blobs, quick, report)?;
-    counted(path, directory.node_id(), &state, &whole, is_behind, report)?;
+    let whole = copies(path, &blobs, options.quick, report)?;
+    let counted = counted(path, directory.node_id(), &state, &whole, is_behind, report)?;
+    let unaccounted = Unaccounted {
+        path,
+        state: &state,
+        blobs: &blobs,
+        whole: &whole,
+        counted: &counted,
+    };
+    unaccounted.check(options.settled, report);
     leftovers(path, &blobs, report);
     Some(Checked {
         directory,
@@ -107,6 +98,30 @@ pub(super) fn check(path: &Path, quick: bool, report: &mut Report) -> Option<Che
         fingerprint,
         whole,
     })
+}
+
+/// Whose directory it is, and whether it is a copy.
+fn identify(path: &Path, directory: &OfflineDir, report: &mut Report) {
+    let cluster = directory.cluster_id().unwrap_or("none yet");
+    report.note(
+        path,
+        format!(
+            "node {} of cluster {cluster}, disk {}",
+            directory.node_id(),
+            directory.disk_id()
+        ),
+    );
+    match directory.copy_of() {
+        Ok(None) => {}
+        Ok(Some(original)) => report.warning(
+            path,
+            format!(
+                "it is a copy of {}: no node starts on it before `argosy accept-copy`",
+                original.display()
+            ),
+        ),
+        Err(error) => report.error(path, error.to_string()),
+    }
 }
 
 /// Compares the state with the log; says whether the log has entries that the state lacks.
@@ -232,7 +247,8 @@ fn copies(
     Some(whole)
 }
 
-/// Every copy that the state counts on this node must be here, unless what follows in the log may have removed it.
+/// Every copy that the state counts on this node must be here, unless what follows in the log may have removed it. Returns
+/// them.
 fn counted(
     path: &Path,
     node: NodeId,
@@ -240,8 +256,8 @@ fn counted(
     whole: &BTreeSet<Digest>,
     is_behind: bool,
     report: &mut Report,
-) -> Option<()> {
-    let (mut count, mut lost) = (0, 0);
+) -> Option<BTreeSet<Digest>> {
+    let (mut counted, mut lost) = (BTreeSet::new(), 0);
     let mut after: Option<Digest> = None;
     loop {
         let page = state
@@ -251,7 +267,7 @@ fn counted(
         let Some(last) = page.last() else { break };
         after = Some(*last);
         for digest in page {
-            count += 1;
+            counted.insert(digest);
             if !whole.contains(&digest) {
                 lost += 1;
                 if lost <= LISTED {
@@ -269,8 +285,9 @@ fn counted(
             report,
         );
     }
+    let count = counted.len();
     report.note(path, format!("copies: the state counts {count} here"));
-    Some(())
+    Some(counted)
 }
 
 fn not_here(path: &Path, is_behind: bool, what: String, report: &mut Report) {
@@ -285,11 +302,8 @@ fn leftovers(path: &Path, blobs: &OfflineBlobs, report: &mut Report) {
     let counts = || -> Result<String, storage::error::BlobError> {
         let (trash, quarantine) = (blobs.trash(), blobs.quarantine()?);
         Ok(format!(
-            "beside blobs: {} pins, {} files without a record, {} staged, {} in the trash ({} bytes), {} in quarantine \
-             ({} bytes)",
+            "beside blobs: {} pins, {} in the trash ({} bytes), {} in quarantine ({} bytes)",
             blobs.pin_count()?,
-            blobs.orphans()?.len(),
-            blobs.staged()?.len(),
             trash.files,
             trash.bytes,
             quarantine.files,

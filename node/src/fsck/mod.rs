@@ -4,6 +4,7 @@
 mod directory;
 mod report;
 mod together;
+mod unaccounted;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,8 @@ pub struct FsckOptions {
     pub directories: Vec<PathBuf>,
     /// Compare lengths of blobs only, and do not read them.
     pub quick: bool,
+    /// The nodes had time to settle before they were stopped: files without a reason are wrong.
+    pub settled: bool,
 }
 
 /// Checks. Blocks, and reads every blob unless `quick`.
@@ -25,7 +28,7 @@ pub fn run(options: &FsckOptions) -> Report {
     let mut report = Report::default();
     let mut checked: Vec<Checked> = Vec::new();
     for path in &options.directories {
-        checked.extend(directory::check(path, options.quick, &mut report));
+        checked.extend(directory::check(path, options, &mut report));
     }
     if options.directories.len() > 1 {
         together::check(&checked, &mut report);

@@ -35,6 +35,7 @@ fn fsck(directories: &[&Path], quick: bool) -> Report {
     run(&FsckOptions {
         directories: directories.iter().map(|path| path.to_path_buf()).collect(),
         quick,
+        settled: false,
     })
 }
 
@@ -261,4 +262,53 @@ fn lose(log: &MemoryLog, digest: Digest) {
         is_gone: true,
     }))
     .unwrap();
+}
+
+#[tokio::test]
+async fn a_file_without_a_reason_is_wrong_once_the_node_had_time() {
+    let root = tempfile::tempdir().unwrap();
+    let digest = directory(root.path(), 1).await;
+    let settled = || {
+        run(&FsckOptions {
+            directories: vec![root.path().to_path_buf()],
+            quick: true,
+            settled: true,
+        })
+    };
+    // Its ticket is ahead of the state, which may open it yet.
+    assert_eq!(settled().exit_code(), 0, "{}", settled());
+    let stray = root.path().join("blobs/sha256/00").join("0".repeat(64));
+    std::fs::create_dir_all(stray.parent().unwrap()).unwrap();
+    std::fs::write(&stray, b"nobody's").unwrap();
+    assert_eq!(settled().exit_code(), 1);
+    assert!(says(&settled(), "blob sha256:0000"), "{}", settled());
+    assert!(says(&settled(), "1 files have no reason"));
+    let usual = fsck(&[root.path()], true);
+    assert_eq!(usual.exit_code(), 0, "{usual}");
+    assert!(says(&usual, "1 files have no reason"), "{usual}");
+    std::fs::remove_file(&stray).unwrap();
+    let foreign = stray.with_file_name("notes.txt");
+    std::fs::write(&foreign, b"an operator's").unwrap();
+    assert!(says(&settled(), "notes.txt: a node makes no such file"));
+    assert_eq!(settled().exit_code(), 1);
+    std::fs::remove_file(foreign).unwrap();
+    let upload = format!(
+        "upload-{:016x}-{:032x}",
+        TicketId::new(LogIndex(1), 0).as_u64(),
+        7
+    );
+    let upload = root.path().join("blobs/uploads").join(upload);
+    std::fs::write(&upload, b"the beginning").unwrap();
+    assert_eq!(settled().exit_code(), 0, "{}", settled());
+    assert!(says(&settled(), "1 uploads are staged"));
+    // Applied past the entry that could have opened the ticket, and the state does not know it: it is closed.
+    grow(root.path(), 0..3, 2, Changes::default());
+    assert!(says(&settled(), &digest.to_string()), "{}", settled());
+    assert!(
+        says(&settled(), "it is staged, and no open ticket"),
+        "{}",
+        settled()
+    );
+    assert!(says(&settled(), "2 files have no reason"));
+    assert_eq!(settled().exit_code(), 1);
 }

@@ -1,8 +1,8 @@
-//! Administration: status, checking the state, forming the cluster, adding a member.
+//! Administration: status, checking the state, forming the cluster, adding and removing members, moving the leader.
 
 use std::time::{Duration, Instant};
 
-use consensus::{Member, MembershipError, RaftNode, Role};
+use consensus::{GivenUp, Member, MembershipError, RaftNode, RemoveOptions, Role};
 use metadata::ids::{LogIndex, NodeId};
 use metadata::log::{self, MetadataLog as _};
 use metadata::query;
@@ -14,10 +14,21 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+use super::heal::state_name;
 use super::{AdminParts, check, status};
 
 /// How long adding a member may take; it may have to copy the whole state.
 const ADD_TIME: Duration = Duration::from_secs(600);
+/// Longer nobody waits for another leader.
+const LONGEST_TRANSFER: Duration = Duration::from_secs(60);
+/// How long a removal may take; a copy whose node does not drop it takes an entry.
+const REMOVE_TIME: Duration = Duration::from_secs(600);
+/// How long one entry may take.
+const DECISION_TIME: Duration = Duration::from_secs(10);
+/// Blobs named in one answer, which has to fit into a message; the log of the leader names all.
+const LISTED_MAX: usize = 20_000;
+/// What an answer of the leader takes besides.
+const PASSING_TIME: Duration = Duration::from_secs(2);
 /// Marks a request that another node passed on to the leader, so that it is not passed on again.
 pub(super) const PASSED_ON: &str = "argosy-passed-on";
 
@@ -61,7 +72,7 @@ impl Admin for AdminFront {
         let parts = &self.parts;
         let raft = parts.raft.status();
         let (cluster, stats, local_blobs) = log::read(parts.raft.as_ref(), |view| {
-            let local = query::copies_on(view, raft.node)?;
+            let local = query::copies_on(view, raft.node)?.blobs;
             Ok((query::cluster(view)?, query::stats(view)?, local))
         })
         .map_err(|error| status::of_view(&error))?;
@@ -159,23 +170,131 @@ impl Admin for AdminFront {
             }
             Err(MembershipError::NotLeader {
                 leader: Some(leader),
-            }) if !passed_on => self.pass_on(leader, wanted).await,
+            }) if !passed_on => {
+                let (mut client, request) = self.to_leader(leader, wanted, ADD_TIME).await?;
+                client.add_member(request).await
+            }
+            Err(error) => Err(status::of_membership(&error)),
+        }
+    }
+
+    async fn drain(
+        &self,
+        request: Request<wire::DrainRequest>,
+    ) -> Result<Response<wire::DrainReply>, Status> {
+        let passed_on = request.metadata().contains_key(PASSED_ON);
+        let wanted = request.into_inner();
+        let node = NodeId(wanted.node_id);
+        let drained = self
+            .parts
+            .raft
+            .drain(node, wanted.draining, Instant::now() + DECISION_TIME);
+        match drained.await {
+            Ok(status) => Ok(Response::new(wire::DrainReply {
+                state: state_name(status.state).to_owned(),
+                blobs: status.held.blobs,
+                bytes: status.held.bytes,
+                needed_blobs: status.needed.blobs,
+                needed_bytes: status.needed.bytes,
+            })),
+            Err(MembershipError::NotLeader {
+                leader: Some(leader),
+            }) if !passed_on => {
+                let time = DECISION_TIME + PASSING_TIME;
+                let (mut client, request) = self.to_leader(leader, wanted, time).await?;
+                client.drain(request).await
+            }
+            Err(error) => Err(status::of_membership(&error)),
+        }
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<wire::RemoveMemberRequest>,
+    ) -> Result<Response<wire::RemoveMemberReply>, Status> {
+        let passed_on = request.metadata().contains_key(PASSED_ON);
+        let wanted = request.into_inner();
+        match self.remove(&wanted).await {
+            Ok(given_up) => Ok(Response::new(removed(&given_up))),
+            Err(MembershipError::NotLeader {
+                leader: Some(leader),
+            }) if !passed_on => {
+                let (mut client, request) = self.to_leader(leader, wanted, REMOVE_TIME).await?;
+                client.remove_member(request).await
+            }
+            Err(error) => Err(status::of_membership(&error)),
+        }
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderReply>, Status> {
+        let passed_on = request.metadata().contains_key(PASSED_ON);
+        let wanted = request.into_inner();
+        let time = Duration::from_millis(wanted.timeout_ms).min(LONGEST_TRANSFER);
+        let raft = &self.parts.raft;
+        let to = wanted.to.map(NodeId);
+        match raft.transfer_leadership(to, Instant::now() + time).await {
+            Ok(leader) => Ok(Response::new(wire::TransferLeaderReply {
+                leader_id: leader.0,
+            })),
+            Err(MembershipError::NotLeader {
+                leader: Some(leader),
+            }) if !passed_on => {
+                let time = time + PASSING_TIME;
+                let (mut client, request) = self.to_leader(leader, wanted, time).await?;
+                client.transfer_leader(request).await
+            }
             Err(error) => Err(status::of_membership(&error)),
         }
     }
 }
 
 impl AdminFront {
-    /// Asks the leader, so that an operator may ask any node.
-    async fn pass_on(
+    /// What it takes to ask the leader, so that an operator may ask any node.
+    async fn to_leader<T>(
         &self,
         leader: NodeId,
-        wanted: wire::AddMemberRequest,
-    ) -> Result<Response<wire::AddMemberReply>, Status> {
-        let mut client = AdminClient::new(leader_channel_to(&self.parts.raft, leader).await?);
+        wanted: T,
+        time: Duration,
+    ) -> Result<(AdminClient<Channel>, Request<T>), Status> {
+        let client = AdminClient::new(leader_channel_to(&self.parts.raft, leader).await?);
         let mut request = Request::new(wanted);
-        mark_passed_on(&mut request, ADD_TIME);
-        client.add_member(request).await
+        mark_passed_on(&mut request, time);
+        Ok((client, request))
+    }
+
+    /// In a task of its own: an operator who leaves does not stop it between two steps.
+    async fn remove(
+        &self,
+        wanted: &wire::RemoveMemberRequest,
+    ) -> Result<Vec<GivenUp>, MembershipError> {
+        let raft = self.parts.raft.clone();
+        let node = NodeId(wanted.node_id);
+        let options = RemoveOptions {
+            force: wanted.force,
+            allow_few: wanted.allow_few,
+        };
+        let removing = tokio::spawn(async move {
+            let deadline = Instant::now() + REMOVE_TIME;
+            raft.remove(node, options, deadline).await
+        });
+        let failed = |error: tokio::task::JoinError| MembershipError::Fatal(error.to_string());
+        removing.await.map_err(failed)?
+    }
+}
+
+fn removed(given_up: &[GivenUp]) -> wire::RemoveMemberReply {
+    let listed = given_up.iter().take(LISTED_MAX);
+    wire::RemoveMemberReply {
+        given_up_blobs: given_up.len() as u64,
+        given_up: listed
+            .map(|blob| wire::GivenUpBlob {
+                digest: blob.digest.to_string(),
+                copies: blob.copies,
+            })
+            .collect(),
     }
 }
 

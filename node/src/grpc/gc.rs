@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use consensus::RaftNode;
 use metadata::ids::{LogIndex, LogTime};
-use metadata::query::{DeletedManifest, Due, DueStep, ExplainedManifest, Naming};
+use metadata::query::{DeletedManifest, Due, DueStep};
 use oci::{Digest, RepositoryName, Tag};
 use proto::admin as wire;
 use proto::admin::gc_client::GcClient;
 use proto::admin::gc_server::{Gc, GcServer};
 use registry::Registry;
-use registry::gc::{Candidate, Explanation, GcError, GcRound, GcStatus, Local};
+use registry::gc::{Candidate, GcError, GcRound, GcStatus, Local};
 use tonic::{Request, Response, Status};
 
 use super::admin::{self, PASSED_ON};
+use super::explain::explain_reply;
 use super::status;
 
 /// A round on the leader may scan every manifest.
@@ -77,7 +78,7 @@ fn after(position: &[u8]) -> Option<&[u8]> {
     Some(position).filter(|position| !position.is_empty())
 }
 
-fn texts<T: ToString>(items: &[T]) -> Vec<String> {
+pub(super) fn texts<T: ToString>(items: &[T]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 
@@ -147,12 +148,6 @@ impl Gc for GcFront {
         let digest = digest(&request.into_inner().digest)?;
         let explanation = self.registry.gc_explain(&digest).await.map_err(failed)?;
         let local = self.registry.local_copy(&digest).await.map_err(failed)?;
-        let (node, size_bytes, open) = local;
-        let local = wire::LocalCopy {
-            node_id: node.0,
-            size_bytes,
-            open_tickets: texts(&open),
-        };
         Ok(Response::new(explain_reply(explanation, local)))
     }
 
@@ -355,53 +350,6 @@ fn due_candidate(due: &Due) -> wire::GcCandidate {
         next_step: next_step.to_owned(),
         reason: reason.to_owned(),
         due_ms: due.due_at.0,
-    }
-}
-
-fn explain_reply(explanation: Explanation, local: wire::LocalCopy) -> wire::GcExplainReply {
-    let facts = explanation.facts;
-    let links = facts.links.iter().map(|link| wire::ExplainedLink {
-        repository: link.repository.to_string(),
-        unreferenced_since_ms: link.unreferenced_since.map(|since| since.0),
-    });
-    let links = links.collect();
-    wire::GcExplainReply {
-        lines: explanation.lines,
-        blob: facts.blob.map(|blob| wire::ExplainedBlob {
-            size_bytes: blob.size_bytes,
-            holders: blob.holders.iter().map(|node| node.0).collect(),
-            unlinked_since_ms: blob.unlinked_since.map(|since| since.0),
-            condemned_since_ms: blob.condemned_since.map(|since| since.0),
-            links,
-        }),
-        manifests: facts.manifests.iter().map(explained).collect(),
-        local: Some(local),
-        now_ms: explanation.now.0,
-        named_by: facts
-            .edges
-            .iter()
-            .chain(&facts.deleted_edges)
-            .map(naming)
-            .collect(),
-        deleted_at_ms: facts.deleted.map(|deleted| deleted.deleted_at.0),
-    }
-}
-
-fn naming(naming: &Naming) -> wire::NamingManifest {
-    wire::NamingManifest {
-        repository: naming.repository.to_string(),
-        digest: naming.manifest.to_string(),
-        tags: texts(&naming.tags),
-        deleted_at_ms: naming.deleted_at.map(|at| at.0),
-    }
-}
-
-fn explained(manifest: &ExplainedManifest) -> wire::ExplainedManifest {
-    wire::ExplainedManifest {
-        repository: manifest.repository.to_string(),
-        tags: texts(&manifest.tags),
-        unneeded_since_ms: manifest.unneeded_since.map(|since| since.0),
-        deleted_at_ms: manifest.deleted_at.map(|at| at.0),
     }
 }
 

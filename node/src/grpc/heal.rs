@@ -1,6 +1,7 @@
 //! Administration of self-healing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metadata::command::NodeState;
 use metadata::ids::NodeId;
@@ -63,6 +64,10 @@ fn counts(counts: HealCounts) -> wire::HealCounts {
     }
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn names(digests: &[Digest]) -> Vec<String> {
     digests.iter().map(ToString::to_string).collect()
 }
@@ -78,9 +83,7 @@ impl Heal for HealFront {
         let node = |known: registry::heal::NodeHealth| wire::NodeHealth {
             node_id: known.node.0,
             state: state_name(known.state).to_owned(),
-            silent_ms: known
-                .silence
-                .map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)),
+            silent_ms: known.silence.map(milliseconds),
         };
         Ok(Response::new(wire::RepairStatusReply {
             node_id: self.node.0,
@@ -91,6 +94,9 @@ impl Heal for HealFront {
             counts: Some(counts(status.counts)),
             nodes: status.nodes.into_iter().map(node).collect(),
             health: health_name(status.health).to_owned(),
+            suspect_copies: status.suspect_copies as u64,
+            checked_ago_ms: status.checked_ago.map(milliseconds),
+            next_check_ms: milliseconds(status.next_check_in),
         }))
     }
 

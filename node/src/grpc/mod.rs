@@ -3,6 +3,8 @@
 
 mod admin;
 mod check;
+mod explain;
+mod follow;
 mod gc;
 pub(crate) mod heal;
 mod status;
@@ -14,6 +16,7 @@ use replication::server::{BlobServer, tune};
 use storage::blob::DirectoryBlobs;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -61,12 +64,15 @@ pub async fn serve(
     // The builder's own setting is for listeners that it makes itself. Without this an answer's last frame waits for
     // the delayed acknowledgement of the one before it, 40 ms.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    tune(Server::builder())
-        .add_service(consensus::service(services.raft))
+    let router = Routes::new(consensus::service(services.raft))
         .add_service(services.blobs.into_service())
         .add_service(services.admin.into_service())
         .add_service(services.gc.into_service())
         .add_service(services.heal.into_service())
+        .into_axum_router()
+        .layer(axum::middleware::from_fn(follow::follow));
+    tune(Server::builder())
+        .add_routes(Routes::from(router))
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await
 }

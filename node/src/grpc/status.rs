@@ -15,7 +15,22 @@ pub(super) fn of_membership(error: &MembershipError) -> Status {
         MembershipError::Busy => Status::aborted(message),
         MembershipError::AlreadyInitialized => Status::already_exists(message),
         MembershipError::Invalid(_) => Status::invalid_argument(message),
-        MembershipError::TooFarBehind { .. } => Status::deadline_exceeded(message),
+        MembershipError::Unknown { .. } => Status::not_found(message),
+        MembershipError::Silent { .. }
+        | MembershipError::NoSuccessor
+        | MembershipError::Removed { .. }
+        | MembershipError::TooFewNodes { .. }
+        | MembershipError::Leads { .. }
+        | MembershipError::NotDraining { .. }
+        | MembershipError::TooFewVoters { .. }
+        | MembershipError::NoMajority { .. }
+        | MembershipError::CopiesLeft { .. } => Status::failed_precondition(message),
+        MembershipError::Refused(rejection) => of_rejection(rejection, message),
+        MembershipError::Log(error) => of_log(error, message),
+        MembershipError::View(error) => of_view(error),
+        MembershipError::TooFarBehind { .. } | MembershipError::NotTakenOver { .. } => {
+            Status::deadline_exceeded(message)
+        }
         MembershipError::OutcomeUnknown => Status::unknown(message),
         MembershipError::Fatal(_) => Status::internal(message),
     }
@@ -72,6 +87,9 @@ fn of_rejection(rejection: &Rejection, message: String) -> Status {
         | Rejection::TicketClosed(_)
         | Rejection::TooFewCopies { .. }
         | Rejection::DiskMismatch(_)
+        | Rejection::NodeNotUp(_)
+        | Rejection::NodeHoldsCopies(_)
+        | Rejection::NodeRemoved(_)
         | Rejection::NotAHolder(_)
         | Rejection::GcPaused => Status::failed_precondition(message),
         Rejection::StaleEpoch { .. } | Rejection::RequestTooOld => Status::aborted(message),

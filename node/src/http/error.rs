@@ -8,7 +8,7 @@ use oci::{Digest, ErrorCode, ParseError, RouteError};
 use registry::error::RegistryError;
 use serde_json::{Value, json};
 
-use super::headers::{ARGOSY_REVISION, DOCKER_CONTENT_DIGEST, value};
+use super::headers::{DOCKER_CONTENT_DIGEST, value};
 
 /// Seconds a client should wait before it tries again.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -21,8 +21,6 @@ pub(super) struct HttpError {
     headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// What only the log may know.
     internal: Option<String>,
-    /// Whether the replicated state decided it.
-    saw_state: bool,
 }
 
 impl HttpError {
@@ -37,7 +35,6 @@ impl HttpError {
             errors: vec![(code, message.into(), Value::Null)],
             headers: Vec::new(),
             internal: None,
-            saw_state: false,
         }
     }
 
@@ -63,18 +60,13 @@ impl HttpError {
         self.status
     }
 
-    /// Whether the replicated state decided it, so that the answer carries a revision.
-    pub(super) fn saw_state(&self) -> bool {
-        self.saw_state
-    }
-
     /// The text for the log, when there is more than the client may see.
     pub(super) fn internal(&self) -> Option<&str> {
         self.internal.as_deref()
     }
 
-    /// The answer. 5xx carry the request id and nothing of the inside.
-    pub(super) fn into_response(self, request_id: &str) -> Response {
+    /// The errors as the specification writes them. 5xx carry the request id and nothing of the inside.
+    pub(super) fn body(&self, request_id: &str) -> String {
         let errors: Vec<Value> = self
             .errors
             .iter()
@@ -88,8 +80,12 @@ impl HttpError {
                 error
             })
             .collect();
-        let body = json!({ "errors": errors }).to_string();
-        let mut response = Response::new(Body::from(body));
+        json!({ "errors": errors }).to_string()
+    }
+
+    /// The answer.
+    pub(super) fn into_response(self, request_id: &str) -> Response {
+        let mut response = Response::new(Body::from(self.body(request_id)));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(
@@ -170,6 +166,9 @@ fn status_and_code(error: &RegistryError) -> (StatusCode, ErrorCode) {
             ErrorCode::BlobUploadInvalid,
         ),
         RegistryError::SizeInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+        RegistryError::BlobTooLarge { .. } => {
+            (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid)
+        }
         RegistryError::DigestInvalid => (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
         RegistryError::BodyInterrupted => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
         RegistryError::ManifestInvalid(_) | RegistryError::ReferenceSizeInvalid { .. } => {
@@ -223,7 +222,6 @@ impl From<RegistryError> for HttpError {
         if is_worth_a_retry {
             answer = answer.retry_later();
         }
-        answer.saw_state = status == StatusCode::NOT_FOUND;
         match error {
             RegistryError::BlobUnknown(digest)
             | RegistryError::ReferenceSizeInvalid { digest, .. } => {
@@ -240,13 +238,9 @@ impl From<RegistryError> for HttpError {
             RegistryError::BlobReferenced { manifest } => answer
                 .detail(json!({ "manifest": manifest.to_string() }))
                 .header(ALLOW, "GET, HEAD"),
-            RegistryError::PreconditionFailed { current, revision } => {
-                let answer = answer.header(ARGOSY_REVISION, &revision.to_string());
-                match current {
-                    Some(digest) => answer.header(DOCKER_CONTENT_DIGEST, &digest.to_string()),
-                    None => answer,
-                }
-            }
+            RegistryError::PreconditionFailed {
+                current: Some(digest),
+            } => answer.header(DOCKER_CONTENT_DIGEST, &digest.to_string()),
             RegistryError::ReadOnly | RegistryError::DeletesDisabled => {
                 answer.header(ALLOW, "GET, HEAD")
             }
@@ -269,6 +263,5 @@ fn references_unknown(digests: &[Digest]) -> HttpError {
             .collect(),
         headers: Vec::new(),
         internal: None,
-        saw_state: true,
     }
 }

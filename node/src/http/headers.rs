@@ -26,7 +26,7 @@ pub(super) const ARGOSY_REVISION: HeaderName = HeaderName::from_static("argosy-r
 /// The log index that the answering node must have.
 pub(super) const ARGOSY_MIN_REVISION: HeaderName = HeaderName::from_static("argosy-min-revision");
 /// Names a request in the log of the node.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static(runtime::REQUEST_ID_HEADER);
 
 /// A header value from text that cannot hold anything but visible ASCII by construction (digests, names, numbers).
 pub(super) fn value(text: &str) -> HeaderValue {

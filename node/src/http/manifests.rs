@@ -7,7 +7,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, response};
 use metadata::command::Precondition;
-use oci::{ErrorCode, MediaType, Reference, RepositoryName, Tag};
+use oci::{Digest, ErrorCode, MediaType, Reference, RepositoryName, Tag};
 use registry::error::RegistryError;
 use registry::{ManifestInfo, Seen};
 
@@ -23,13 +23,6 @@ use super::request::{self, Head};
 /// What a write demands of the tag. `If-Match` and `If-None-Match` together have no use here and are refused, as
 /// is `If-None-Match` with a digest: silently ignoring a condition would break the promise it asks for.
 fn precondition(headers: &HeaderMap) -> Result<Precondition, HttpError> {
-    let unusable = |message: &str| {
-        Err(HttpError::new(
-            StatusCode::BAD_REQUEST,
-            ErrorCode::Unsupported,
-            message,
-        ))
-    };
     match (
         EntityTags::read(headers, &IF_MATCH),
         EntityTags::read(headers, &IF_NONE_MATCH),
@@ -40,6 +33,25 @@ fn precondition(headers: &HeaderMap) -> Result<Precondition, HttpError> {
         (None, Some(EntityTags::Any)) => Ok(Precondition::Absent),
         (None, Some(EntityTags::Digests(_))) => unusable("If-None-Match takes only * on a write"),
         (Some(_), Some(_)) => unusable("If-Match and If-None-Match cannot be combined"),
+    }
+}
+
+fn unusable<T>(message: &str) -> Result<T, HttpError> {
+    let bad = StatusCode::BAD_REQUEST;
+    Err(HttpError::new(bad, ErrorCode::Unsupported, message))
+}
+
+/// Content under its digest has nothing to compare with but the digest itself.
+fn condition_on_digest(headers: &HeaderMap, digest: &Digest) -> Result<(), HttpError> {
+    if headers.contains_key(IF_NONE_MATCH) {
+        return unusable("If-None-Match is about a tag, and the request names none");
+    }
+    match EntityTags::read(headers, &IF_MATCH) {
+        Some(tags) if !tags.matches(digest) => Err(RegistryError::PreconditionFailed {
+            current: Some(*digest),
+        }
+        .into()),
+        _ => Ok(()),
     }
 }
 
@@ -107,6 +119,11 @@ impl Front {
         body: &mut Body,
     ) -> Result<Response, HttpError> {
         let precondition = precondition(&head.parts.headers)?;
+        if precondition != Precondition::None && reference.tag().is_none() && tags.is_empty() {
+            return unusable(
+                "If-Match and If-None-Match are about tags, and the request names none",
+            );
+        }
         let content_type = match head.parts.headers.get(CONTENT_TYPE) {
             None => None,
             Some(text) => Some(MediaType::parse(text.to_str().unwrap_or("?"))?),
@@ -157,6 +174,7 @@ impl Front {
     ) -> Result<Response, HttpError> {
         let done = match reference {
             Reference::Digest(digest) => {
+                condition_on_digest(&head.parts.headers, digest)?;
                 self.registry
                     .delete_manifest(&head.caller, repository, digest)
                     .await?

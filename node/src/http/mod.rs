@@ -28,7 +28,7 @@ use axum::routing::get;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, StatusCode};
 use oci::{Route, RouteError};
-use registry::Registry;
+use registry::{Registry, SeenState};
 use runtime::Clients;
 
 pub use access::warn_about_open_access;
@@ -119,33 +119,26 @@ async fn metrics(State(front): State<Arc<Front>>) -> Response {
 async fn distribution(State(front): State<Arc<Front>>, request: Request<Body>) -> Response {
     let visit = front.clients.enter();
     let (parts, mut body) = request.into_parts();
-    let request_id = trace::request_id(&parts);
     // A client that waits for `100 Continue` has not sent the body; asking for it only to drop it helps nobody.
     let waits_to_send = parts.headers.contains_key(http::header::EXPECT);
-    let outcome = front.answer(parts, &mut body).await;
+    let seen = SeenState::default();
+    let outcome = front.answer(parts, &mut body, seen.clone()).await;
     if outcome.is_err() && !waits_to_send && !http_body::Body::is_end_stream(&body) {
-        request::drain(body).await;
+        request::drain(body);
     }
     let mut response = outcome.unwrap_or_else(|error| {
         trace::log_error(&error);
-        let revision = if error.saw_state() {
-            front.registry.revision()
-        } else {
-            None
-        };
-        let mut response = error.into_response(&request_id);
-        if let Some(revision) = revision {
-            let value = HeaderValue::from(revision.0);
-            response
-                .headers_mut()
-                .insert(headers::ARGOSY_REVISION, value);
-        }
-        response
+        error.into_response(&trace::request_id())
     });
+    let answered = response.headers_mut();
+    if let Some(revision) = seen.revision() {
+        // An answer that names the very state it was read from knows better.
+        answered
+            .entry(headers::ARGOSY_REVISION)
+            .or_insert_with(|| HeaderValue::from(revision.0));
+    }
     let version = HeaderValue::from_static("registry/2.0");
-    response
-        .headers_mut()
-        .insert(headers::DOCKER_API_VERSION, version);
+    answered.insert(headers::DOCKER_API_VERSION, version);
     served::hold(visit, response)
 }
 
@@ -155,10 +148,11 @@ impl Front {
         &self,
         parts: http::request::Parts,
         body: &mut Body,
+        seen: SeenState,
     ) -> Result<Response, HttpError> {
         request::check_headers(&parts.headers, self.options.header_max_bytes)?;
         let route = Route::parse(parts.method.as_str(), parts.uri.path(), parts.uri.query())?;
-        let head = Head::new(parts, self.options.request_deadline)?;
+        let head = Head::new(parts, self.options.request_deadline, seen)?;
         match route {
             Route::Base => Ok(base()),
             Route::GetBlob { repository, digest } => {

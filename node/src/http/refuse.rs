@@ -4,17 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+use oci::ErrorCode;
+use runtime::RequestScope;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-/// What is said, whatever was asked: the request is not read.
-const ANSWER: &str = "HTTP/1.1 503 Service Unavailable\r\n\
-    Content-Type: application/json\r\n\
-    Content-Length: 93\r\n\
-    Retry-After: 1\r\n\
-    Connection: close\r\n\r\n\
-    {\"errors\":[{\"code\":\"UNAVAILABLE\",\"message\":\"this node has too many connections, try again\"}]}";
+use super::error::HttpError;
+use super::trace;
+
 /// Refusals at the same time. Whoever comes beyond them waits to be accepted.
 const AT_ONCE: usize = 32;
 /// How long a client may take to read it. A connection that is closed while its client still sends is reset, and the
@@ -39,17 +38,35 @@ impl Refusals {
         let Ok(place) = self.places.clone().acquire_owned().await else {
             return;
         };
-        tokio::spawn(async move {
+        tokio::spawn(RequestScope::fresh().run(async move {
+            tracing::debug!("too many connections, one is refused");
             if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, answer(stream)).await {
                 tracing::debug!(%error, "a refused connection ended early");
             }
             drop(place);
-        });
+        }));
     }
 }
 
+/// What is said, whatever was asked: the request is not read.
+fn refusal(request_id: &str) -> String {
+    let error = HttpError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Unavailable,
+        "this node has too many connections, try again",
+    );
+    let body = error.body(request_id);
+    let length = body.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Retry-After: 1\r\nX-Request-Id: {request_id}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
 async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.write_all(ANSWER.as_bytes()).await?;
+    stream
+        .write_all(refusal(&trace::request_id()).as_bytes())
+        .await?;
     stream.shutdown().await?;
     let mut discarded = [0; DISCARD_BYTES];
     while stream.read(&mut discarded).await? > 0 {}
@@ -58,15 +75,17 @@ async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::ANSWER;
+    use super::refusal;
 
     #[test]
-    fn the_length_is_right() {
-        let (head, body) = ANSWER.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(
-            head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())),
-            "{}",
-            body.len()
-        );
+    fn a_refusal_is_whole_and_names_the_request() {
+        let refusal = refusal("request-7");
+        let (head, body) = refusal.split_once("\r\n\r\n").expect("a head and a body");
+        let has = |line: String| head.split("\r\n").any(|one| one == line);
+        assert!(has(format!("Content-Length: {}", body.len())), "{head}");
+        assert!(has("X-Request-Id: request-7".to_owned()), "{head}");
+        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(body["errors"][0]["code"], "UNAVAILABLE");
+        assert_eq!(body["errors"][0]["detail"]["request_id"], "request-7");
     }
 }

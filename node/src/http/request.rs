@@ -14,7 +14,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use metadata::ids::LogIndex;
 use oci::{ContentRange, ErrorCode};
-use registry::{BodyError, BodyStream, Caller, Chunk};
+use registry::{BodyError, BodyStream, Caller, Chunk, SeenState};
 
 use super::access;
 use super::error::HttpError;
@@ -45,7 +45,11 @@ pub(super) struct Head {
 
 impl Head {
     /// Reads who asks and what the answer must have seen.
-    pub(super) fn new(parts: Parts, deadline: Duration) -> Result<Head, HttpError> {
+    pub(super) fn new(
+        parts: Parts,
+        deadline: Duration,
+        seen: SeenState,
+    ) -> Result<Head, HttpError> {
         let min_revision = match parts.headers.get(ARGOSY_MIN_REVISION) {
             None => None,
             Some(value) => {
@@ -63,6 +67,7 @@ impl Head {
             subject: access::subject(&parts.headers).0,
             min_revision,
             deadline: Instant::now() + deadline,
+            seen,
         };
         Ok(Head { parts, caller })
     }
@@ -119,7 +124,7 @@ struct IdleLimited {
 impl Drop for IdleLimited {
     fn drop(&mut self) {
         if !self.finished && !self.body.is_end_stream() {
-            tokio::spawn(drain(std::mem::take(&mut self.body)));
+            drain(std::mem::take(&mut self.body));
         }
     }
 }
@@ -194,22 +199,25 @@ pub(super) async fn collect(
     Ok(Some(first.unwrap_or_else(|| Bytes::from(joined))))
 }
 
-/// How much of an unwanted body is read before the answer, so that a client which only listens after it has sent
-/// everything hears why it was refused.
+/// How much of an unwanted body is read, so that a client which only listens after it has sent everything hears why it
+/// was refused.
 const DRAIN_MAX_BYTES: usize = 16 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// Reads and forgets what is left of a refused body, within bounds.
-pub(super) async fn drain(mut body: Body) {
-    let all = async {
-        let mut seen = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            seen += frame.data_ref().map_or(0, Bytes::len);
-            if seen > DRAIN_MAX_BYTES {
-                break;
+/// Reads and forgets what is left of a refused body, within bounds. The answer does not wait for it: a proxy whose node
+/// answers and ends the connection at once may never pass the answer on.
+pub(super) fn drain(mut body: Body) {
+    tokio::spawn(async move {
+        let all = async {
+            let mut seen = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                seen += frame.data_ref().map_or(0, Bytes::len);
+                if seen > DRAIN_MAX_BYTES {
+                    break;
+                }
             }
-        }
-    };
-    // Out of time is as good as done: the connection is closed then.
-    let _ = tokio::time::timeout(DRAIN_TIME, all).await;
+        };
+        // Out of time is as good as done: the connection is closed then.
+        let _ = tokio::time::timeout(DRAIN_TIME, all).await;
+    });
 }

@@ -211,14 +211,14 @@ fn check_place(root: &Path) -> Result<(), StorageError> {
         Placed::Unknown => Place::save(&raft, root),
         Placed::Copy(original) => {
             let why = format!(
-                "{RAFT}/{} says that it is a copy of the data directory made at {}, and a node that runs twice loses what it \
+                "it says that {} is a copy of the data directory made at {}, and a node that runs twice loses what it \
                  acknowledged; if the original is never started again, run `argosy accept-copy --data {}`",
-                place::FILE,
+                root.display(),
                 original.display(),
                 root.display()
             );
             Err(StorageError::Refused {
-                path: root.to_path_buf(),
+                path: raft.join(place::FILE),
                 why,
             })
         }
@@ -429,7 +429,7 @@ fn read_identity(root: &Path) -> Result<Identity, StorageError> {
     }
     const FILE: &str = identity::FILE;
     let why = format!(
-        "{RAFT}/{FILE} says disk {} of node {} in cluster {}, {BLOBS}/{FILE} disk {} of node {} in cluster {}; they belong to \
+        "it says disk {} of node {} in cluster {}, {BLOBS}/{FILE} disk {} of node {} in cluster {}; they belong to \
          different data directories, mount the right ones or replace this node",
         raft.disk_id,
         raft.node_id,
@@ -439,9 +439,19 @@ fn read_identity(root: &Path) -> Result<Identity, StorageError> {
         blobs.cluster_id.as_deref().unwrap_or("none"),
     );
     Err(StorageError::Refused {
-        path: root.to_path_buf(),
+        path: root.join(RAFT).join(FILE),
         why,
     })
+}
+
+/// The good one of two identities, when the other is damaged or missing.
+pub fn sound_identity(root: &Path) -> Option<PathBuf> {
+    let is_sound = |name: &str| matches!(Identity::load(&root.join(name)), Ok(Some(_)));
+    match (is_sound(RAFT), is_sound(BLOBS)) {
+        (true, false) => Some(root.join(RAFT).join(identity::FILE)),
+        (false, true) => Some(root.join(BLOBS).join(identity::FILE)),
+        (true, true) | (false, false) => None,
+    }
 }
 
 fn save_identity(root: &Path, identity: &Identity) -> Result<(), StorageError> {

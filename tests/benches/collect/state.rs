@@ -1,7 +1,5 @@
 //! A replicated state on disk that is filled and changed by applying entries, as a node does it.
 
-use std::cell::Cell;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,7 +13,7 @@ use metadata::command::{
 use metadata::entry::Entry;
 use metadata::ids::{LogIndex, NodeId, TICKETS_PER_ENTRY, TicketId, Timestamp};
 use metadata::response::Response;
-use metadata::view::{MetadataView, ViewError};
+use metadata::view::{Counted, MetadataView, ViewError};
 use oci::{Algorithm, Digest, MediaType, RepositoryName, Tag};
 use storage::rocks::{RocksState, StorageOptions};
 use storage::state::{Applied, StateStore as _};
@@ -48,36 +46,6 @@ pub(crate) struct State {
     rocks: RocksState,
     index: u64,
     pub(crate) work: Work,
-}
-
-/// Counts what is read of a view.
-struct Counted<'v> {
-    view: &'v dyn MetadataView,
-    reads: Cell<u64>,
-}
-
-impl MetadataView for Counted<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
-        self.reads.set(self.reads.get() + 1);
-        self.view.get(key)
-    }
-
-    fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), ViewError> {
-        self.reads.set(self.reads.get() + 1);
-        self.view.scan(prefix, after, &mut |key, value| {
-            self.reads.set(self.reads.get() + 1);
-            visit(key, value)
-        })
-    }
-
-    fn applied(&self) -> LogIndex {
-        self.view.applied()
-    }
 }
 
 impl State {
@@ -117,10 +85,7 @@ impl State {
         let (mut changes, mut reads) = (None, 0);
         self.work.entries += commands.len() as u64;
         self.rocks.read(&mut |view| {
-            let counted = Counted {
-                view,
-                reads: Cell::new(0),
-            };
+            let counted = Counted::new(view);
             let mut overlay = Overlay::new(&counted);
             applied = commands
                 .iter()
@@ -128,7 +93,7 @@ impl State {
                 .map(|(command, at)| apply_one(&mut overlay, LogIndex(at), command))
                 .collect();
             changes = Some(overlay.into_changes());
-            reads = counted.reads.get();
+            reads = counted.reads();
             Ok(())
         })?;
         let (responses, changes) = (applied?, changes.context("nothing was read")?);
@@ -176,14 +141,11 @@ impl State {
     ) -> Result<T> {
         let (mut query, mut found, mut reads) = (Some(query), None, 0);
         self.rocks.read(&mut |view| {
-            let counted = Counted {
-                view,
-                reads: Cell::new(0),
-            };
+            let counted = Counted::new(view);
             if let Some(query) = query.take() {
                 found = Some(query(&counted)?);
             }
-            reads = counted.reads.get();
+            reads = counted.reads();
             Ok(())
         })?;
         self.work.reads += reads;

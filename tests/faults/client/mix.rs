@@ -123,12 +123,12 @@ impl Client<'_> {
             if is_kept && !is_listed {
                 self.world
                     .report
-                    .found(Check::Durable, format!("{text} is not in the list"));
+                    .found(Check::Lists, format!("{text} is not in the list"));
             }
             if before == Stage::Deleted && is_listed {
                 self.world
                     .report
-                    .found(Check::Deleted, format!("{text} is in the list"));
+                    .found(Check::Lists, format!("{text} is in the list"));
             }
         }
     }

@@ -86,15 +86,8 @@ impl Client<'_> {
                 return;
             }
             let register = format!("through{}-g{}", node.0, number / OPERATIONS);
-            let (body, digest) = self.unique();
             let path = format!("/v2/{REPOSITORY}/manifests/{register}");
-            let request = Request {
-                method: "PUT",
-                path: &path,
-                headers: format!("Content-Type: {MANIFEST_TYPE}\r\n"),
-                body: &body,
-            };
-            self.perform(Action::PutTag { register, digest }, node, &request);
+            self.put_tag(Some(node), register, &path, None);
             self.pause(200, 600);
         }
     }
@@ -124,7 +117,6 @@ impl Client<'_> {
         (body, digest)
     }
 
-    /// `swap`: only if the tag is what was seen.
     fn write_tag(
         &mut self,
         slot: usize,
@@ -132,6 +124,19 @@ impl Client<'_> {
         path: &str,
         swap: Option<Option<String>>,
     ) {
+        if let Some(digest) = self.put_tag(None, register, path, swap) {
+            self.world.slots.see(slot, Some(digest));
+        }
+    }
+
+    /// What was written, when it is known to have been. Without `node` any; `swap`: only if the tag is what was seen.
+    fn put_tag(
+        &mut self,
+        node: Option<(u64, SocketAddr)>,
+        register: String,
+        path: &str,
+        swap: Option<Option<String>>,
+    ) -> Option<String> {
         let (body, digest) = self.unique();
         let mut headers = format!("Content-Type: {MANIFEST_TYPE}\r\n");
         let action = match swap {
@@ -157,11 +162,9 @@ impl Client<'_> {
             headers,
             body: &body,
         };
-        let node = self.node();
+        let node = node.unwrap_or_else(|| self.node());
         let (outcome, _) = self.perform(action, node, &request);
-        if outcome == Outcome::Done {
-            self.world.slots.see(slot, Some(digest));
-        }
+        (outcome == Outcome::Done).then_some(digest)
     }
 
     fn delete_tag(&mut self, slot: usize, register: String, path: &str) {

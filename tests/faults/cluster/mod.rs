@@ -13,8 +13,8 @@ use proto::admin::admin_client::AdminClient;
 use proto::admin::gc_client::GcClient;
 use proto::admin::heal_client::HealClient;
 use proto::admin::{
-    AddMemberRequest, CheckReply, CheckRequest, GcRunRequest, StartScrubRequest, StatusReply,
-    StatusRequest,
+    AddMemberRequest, CheckReply, CheckRequest, DrainReply, DrainRequest, GcRunRequest,
+    RemoveMemberRequest, StartScrubRequest, StatusReply, StatusRequest,
 };
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -300,6 +300,36 @@ impl Cluster {
             let asked = async {
                 let mut client = admin(grpc).await?;
                 client.add_member(wanted).await?;
+                Ok(())
+            };
+            tokio::time::timeout(GC_TIME, asked).await?
+        })
+    }
+
+    /// Lets `leaving` drain, and says how far it is; asks node `id`.
+    pub(crate) fn drain(&self, id: u64, leaving: u64) -> Result<DrainReply> {
+        let grpc = self.node(id).grpc;
+        let wanted = DrainRequest {
+            node_id: leaving,
+            draining: Some(true),
+        };
+        self.runtime.block_on(async {
+            let asked = async { Ok(admin(grpc).await?.drain(wanted).await?.into_inner()) };
+            tokio::time::timeout(ADMIN_TIME, asked).await?
+        })
+    }
+
+    /// Removes a node that drained, whose copies others have; asks node `id`.
+    pub(crate) fn remove_member(&self, id: u64, leaving: u64) -> Result<()> {
+        let grpc = self.node(id).grpc;
+        let wanted = RemoveMemberRequest {
+            node_id: leaving,
+            force: false,
+            allow_few: true,
+        };
+        self.runtime.block_on(async {
+            let asked = async {
+                admin(grpc).await?.remove_member(wanted).await?;
                 Ok(())
             };
             tokio::time::timeout(GC_TIME, asked).await?

@@ -220,6 +220,8 @@ impl Case<'_> {
             | Reach::Send
             | Reach::Form
             | Reach::Grow
+            | Reach::GrowBoth
+            | Reach::Shrink
             | Reach::Trim => Ok(()),
         }
     }

@@ -24,12 +24,19 @@ pub(crate) struct Fresh<'a> {
 }
 
 impl Fresh<'_> {
-    /// Runs one case in a cluster that lives no longer.
+    /// Runs one case in a cluster that lives no longer. What both the leader and the new member reach is tried on each.
     pub(crate) fn run(&self, number: usize, point: Point, action: Action) -> Result<Outcome> {
+        if point.reach == Reach::GrowBoth {
+            self.run_on(2, number, point, action)?;
+        }
+        self.run_on(1, number, point, action)
+    }
+
+    fn run_on(&self, victim: u64, number: usize, point: Point, action: Action) -> Result<Outcome> {
         let directory = self.directory.join(format!("fresh-{number}"));
         std::fs::create_dir_all(&directory)?;
         let mut plan = plan(3, self.port_base, &directory, self.seed);
-        if point.reach == Reach::Grow {
+        if matches!(point.reach, Reach::Grow | Reach::GrowBoth) {
             (plan.nodes, plan.grows) = (2, true);
             plan.settings = plan
                 .settings
@@ -38,24 +45,26 @@ impl Fresh<'_> {
         let text = format!("{}=1*{}", point.name, action.text());
         let outcome = match point.reach {
             Reach::Trim => self.trim(plan, &text, point, action)?,
-            _ => self.begin(plan, &text, point, action)?,
+            Reach::Shrink => self.shrink(plan, &text, point, action)?,
+            _ => self.begin(plan, victim, &text, point, action)?,
         };
         std::fs::remove_dir_all(&directory)?;
         Ok(outcome)
     }
 
-    /// The first node has the point set from its first start on, or until it has added another member.
+    /// One node has the point set from its first start on, or until the first has added another member.
     fn begin(
         &self,
         plan: crate::cluster::Plan,
+        victim: u64,
         text: &str,
         point: Point,
         action: Action,
     ) -> Result<Outcome> {
         let grows = plan.grows;
         let cluster = Cluster::prepare(plan)?;
-        let first = cluster.node(1);
-        first.set_failpoints(text)?;
+        let victim = cluster.node(victim);
+        victim.set_failpoints(text)?;
         for node in &cluster.nodes {
             node.start()?;
         }
@@ -64,10 +73,10 @@ impl Fresh<'_> {
             // It may fail: that is what it is for.
             let _ = cluster.add_member(1, 2);
         }
-        let outcome = self.watch(&cluster, 1, 0, point, action)?;
-        first.kill();
-        first.set_failpoints("# off")?;
-        first.start()?;
+        let outcome = self.watch(&cluster, victim.id, 0, point, action)?;
+        victim.kill();
+        victim.set_failpoints("# off")?;
+        victim.start()?;
         if grows {
             cluster.wait_ready_of(1, READY_TIME)?;
             let deadline = Instant::now() + READY_TIME;
@@ -103,23 +112,66 @@ impl Fresh<'_> {
         let from = victim.printed_bytes();
         victim.start()?;
         cluster.wait_ready(READY_TIME)?;
-        let deadline = Instant::now() + READY_TIME;
-        loop {
-            let leader = cluster.leader().context("nobody leads")?;
-            if leader == victim.id {
-                break;
-            }
-            ensure!(Instant::now() < deadline, "node 2 does not get to lead");
-            cluster.node(leader).stop()?;
-            cluster.node(leader).start()?;
-            cluster.wait_ready(READY_TIME)?;
-        }
+        let is_wanted = |leader| leader == victim.id;
+        lead(cluster, is_wanted)?;
         let outcome = self.watch(cluster, victim.id, from, point, action)?;
         victim.kill();
         victim.edit_configuration(fewer, more)?;
         victim.set_failpoints("# off")?;
         victim.start()?;
         cluster.wait_ready(READY_TIME)?;
+        self.finish(bench)?;
+        Ok(outcome)
+    }
+
+    /// The third node leaves, and the leader has the point set.
+    fn shrink(
+        &self,
+        plan: crate::cluster::Plan,
+        text: &str,
+        point: Point,
+        action: Action,
+    ) -> Result<Outcome> {
+        let mut bench = Bench::start(plan, self.report)?;
+        let cluster = &bench.cluster;
+        let leaving = 3;
+        let leader = lead(cluster, |leader| leader != leaving)?;
+        let until = |what: &str, attempt: &dyn Fn() -> Result<bool>| {
+            let deadline = Instant::now() + READY_TIME;
+            loop {
+                match attempt() {
+                    Ok(true) => return Ok(()),
+                    outcome if Instant::now() > deadline => {
+                        anyhow::bail!("{what}: {outcome:?}");
+                    }
+                    _ => std::thread::sleep(Duration::from_millis(200)),
+                }
+            }
+        };
+        until("node 3 does not drain", &|| {
+            Ok(cluster.drain(leader, leaving)?.needed_blobs == 0)
+        })?;
+        let victim = cluster.node(leader);
+        let from = victim.printed_bytes();
+        bench::set(victim, text)?;
+        // It may fail: that is what it is for.
+        let _ = cluster.remove_member(leader, leaving);
+        let outcome = self.watch(cluster, leader, from, point, action)?;
+        victim.kill();
+        victim.set_failpoints("# off")?;
+        victim.start()?;
+        cluster.wait_ready_of(leader, READY_TIME)?;
+        until("node 3 is not removed", &|| {
+            cluster.remove_member(leader, leaving).map(|()| true)
+        })?;
+        let members = |id| cluster.status(id).map(|status| status.members.len());
+        until("the others do not agree who is left", &|| {
+            Ok(members(1) == Some(2) && members(2) == Some(2))
+        })?;
+        cluster.node(leaving).kill();
+        bench.cluster.nodes.pop();
+        bench.world.nodes.pop();
+        bench.cluster.wait_ready(READY_TIME)?;
         self.finish(bench)?;
         Ok(outcome)
     }
@@ -143,7 +195,7 @@ impl Fresh<'_> {
         case::judge(self.report, point, action, fired, ended.as_deref());
         Ok(Outcome {
             victim: id,
-            was_leader: true,
+            was_leader: id == 1 || matches!(point.reach, Reach::Trim | Reach::Shrink),
             ended,
             fired,
         })
@@ -158,5 +210,20 @@ impl Fresh<'_> {
         bench::check_logs(&bench.cluster, self.report)?;
         bench.world.history.close()?;
         Ok(())
+    }
+}
+
+/// Moves leadership on until the wanted node has it.
+fn lead(cluster: &Cluster, is_wanted: impl Fn(u64) -> bool) -> Result<u64> {
+    let deadline = Instant::now() + READY_TIME;
+    loop {
+        let leader = cluster.leader().context("nobody leads")?;
+        if is_wanted(leader) {
+            return Ok(leader);
+        }
+        ensure!(Instant::now() < deadline, "no wanted node gets to lead");
+        cluster.node(leader).stop()?;
+        cluster.node(leader).start()?;
+        cluster.wait_ready(READY_TIME)?;
     }
 }

@@ -88,6 +88,10 @@ pub(crate) enum Reach {
     Form,
     /// A cluster that gets another member.
     Grow,
+    /// That too, and both the leader and the member come by.
+    GrowBoth,
+    /// A cluster that a member leaves.
+    Shrink,
     /// A cluster that wants fewer copies.
     Trim,
 }
@@ -95,7 +99,10 @@ pub(crate) enum Reach {
 impl Reach {
     /// Whether it needs a cluster of its own.
     pub(crate) fn is_fresh(self) -> bool {
-        matches!(self, Reach::Form | Reach::Grow | Reach::Trim)
+        matches!(
+            self,
+            Reach::Form | Reach::Grow | Reach::GrowBoth | Reach::Shrink | Reach::Trim
+        )
     }
 
     /// Whether copies of the node are damaged on purpose, so that its directory is not sound before it has mended them.
@@ -151,6 +158,8 @@ fn plan(name: &'static str) -> Point {
         | "form_before_initialize"
         | "name_before_propose"
         | "register_before_propose" => (Role::Any, Reach::Form),
+        "member_joint_committed" | "member_final_committed" => (Role::Any, Reach::GrowBoth),
+        "member_before_remove" | "member_before_vote_taken" => (Role::Leader, Reach::Shrink),
         _ if name.starts_with("purge_") => (Role::Any, Reach::Churn),
         _ if name.starts_with("snapshot_") => (Role::Follower, Reach::Lag),
         _ if name.starts_with("quarantine_") => (Role::Any, Reach::Damage),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use metadata::ids::NodeId;
 use proto::raft::raft_client::RaftClient;
+use runtime::{REQUEST_ID_HEADER, RequestScope};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{ConnectError, Request, Status};
@@ -129,6 +130,10 @@ impl Peers {
             request
                 .metadata_mut()
                 .insert(CLUSTER_HEADER, cluster.clone());
+        }
+        // The target's log lines shall carry the id of the request, if this is done for one.
+        if let Some(id) = RequestScope::current().and_then(|caller| caller.id().parse().ok()) {
+            request.metadata_mut().insert(REQUEST_ID_HEADER, id);
         }
         let disks = self.disks.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(disk) = disks.get(&target.0) {

@@ -37,6 +37,41 @@ async fn membership_changes_only_on_the_leader() {
     put(leader, "goes-on").await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_goes_where_it_is_sent_and_nowhere_else() {
+    let mut cluster = TestCluster::formed(3).await;
+    for wanted in [1, 2, 3, 1].map(NodeId) {
+        let leader = cluster.leader().await;
+        let sent = cluster
+            .node(leader)
+            .transfer_leadership(Some(wanted), soon());
+        assert_eq!(sent.await.unwrap(), wanted);
+        assert_eq!(cluster.leader().await, wanted.0);
+        put(cluster.node(wanted.0), &format!("after-{leader}"))
+            .await
+            .unwrap();
+    }
+    let refused = |node: u64, to| {
+        let node = cluster.node(node).clone();
+        async move { node.transfer_leadership(Some(NodeId(to)), soon()).await }
+    };
+    let error = refused(2, 3).await.unwrap_err();
+    assert!(
+        matches!(error, MembershipError::NotLeader { .. }),
+        "{error}"
+    );
+    let error = refused(1, 9).await.unwrap_err();
+    assert!(matches!(error, MembershipError::Invalid(_)), "{error}");
+    cluster.stop(3).await;
+    let transfer = cluster.node(1).transfer_leadership(Some(NodeId(3)), soon());
+    let error = transfer.await.unwrap_err();
+    let is_silent = matches!(error, MembershipError::Silent { node } if node == NodeId(3));
+    let is_late = matches!(error, MembershipError::NotTakenOver { .. });
+    assert!(is_silent || is_late, "{error}");
+    assert_eq!(cluster.leader().await, 1);
+    put(cluster.node(1), "goes-on").await.unwrap();
+}
+
 /// The voters of a node: one set, or two while a change is unfinished.
 fn voters(node: &RaftNode) -> Vec<BTreeSet<u64>> {
     let metrics = node.cluster.raft.metrics();

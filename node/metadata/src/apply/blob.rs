@@ -19,6 +19,8 @@ pub const REPAIR_TTL_MS: u64 = 10 * 60 * 1000;
 
 const EVERY_LINK_HAS_A_BLOB: &str = "every link has a blob";
 
+/// Holders are recorded whatever their state: each has pinned the bytes under the open ticket, so its copy is a safe one,
+/// and leaving it out would only make it garbage. Towards W those that are down do not count.
 pub(super) fn commit(scope: &mut Scope<'_, '_>, command: &CommitBlob) -> Result<Response, Refusal> {
     let cluster = scope.cluster()?;
     let upload = ticket::check_open(scope, command.ticket, TicketKind::Upload)?;

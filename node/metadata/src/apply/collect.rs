@@ -8,13 +8,13 @@ use std::ops::ControlFlow;
 
 use oci::Digest;
 
-use super::{ApplyError, Refusal, Scope, index, manifest, restore, review, time};
+use super::{ApplyError, Refusal, Scope, index, manifest, remember, restore, review, time};
 use crate::codec::CodecError;
 use crate::command::{CollectManifests, DeleteBlobs, GcLimits, GcStep, PauseGc};
 use crate::ids::{LogTime, RepositoryId};
 use crate::key::{self, Reader, Table};
 use crate::record::{
-    BlobRecord, Collected, DeletedBlobRecord, EdgeKind, GcRecord, LinkRecord, ReferrerReviewRecord,
+    BlobRecord, Collected, DeleteReason, EdgeKind, GcRecord, LinkRecord, ReferrerReviewRecord,
     RepositoryStateRecord,
 };
 use crate::response::{BlobsDeleted, CollectedManifest, GcStepped, Rejection, Response};
@@ -32,9 +32,6 @@ pub const MAX_MANIFESTS_PER_COMMAND: usize = 1000;
 
 /// The longest reason for a pause, in bytes.
 pub const MAX_REASON_BYTES: usize = 1024;
-
-/// How long a deleted blob is remembered: log time, in milliseconds.
-pub const DELETED_BLOB_TTL_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Manifests looked at for one that names a condemned blob. More than that, and it is left alone.
 const EDGES_CHECKED: usize = 100;
@@ -101,7 +98,7 @@ pub(super) fn step(scope: &mut Scope<'_, '_>, command: &GcStep) -> Result<Respon
     step.condemn_blobs(scope, limits)?;
     step.clear_histories(scope)?;
     step.remove_repositories(scope, limits)?;
-    step.forget_deleted_blobs(scope)?;
+    step.forget_deleted(scope)?;
     step.done.is_more_due = is_more_due(scope, limits)?;
     let done = step.done;
     save_collected(scope, gc, |collected| {
@@ -153,7 +150,7 @@ fn is_more_due(scope: &Scope<'_, '_>, limits: &GcLimits) -> Result<bool, ApplyEr
             return Ok(true);
         }
     }
-    if next_to_forget(scope)?.is_some() {
+    if remember::overdue(scope)?.is_some() {
         return Ok(true);
     }
     for table in [Table::ReferrerReview, Table::RemovedRepository] {
@@ -162,20 +159,6 @@ fn is_more_due(scope: &Scope<'_, '_>, limits: &GcLimits) -> Result<bool, ApplyEr
         }
     }
     Ok(false)
-}
-
-/// The deleted blob that is remembered for the longest time, when that is long enough.
-fn next_to_forget(scope: &Scope<'_, '_>) -> Result<Option<(Vec<u8>, Digest)>, ApplyError> {
-    let Some(key) = scan::first_key(scope.state, &key::table(Table::DeletedBlobAt))? else {
-        return Ok(None);
-    };
-    let digest = digest_behind(Table::DeletedBlobAt, &key)?;
-    let deleted: DeletedBlobRecord = scope.load_promised(
-        &key::deleted_blob(&digest),
-        "every deleted blob on the list is remembered",
-    )?;
-    let is_over = deleted.deleted_at.plus_ms(DELETED_BLOB_TTL_MS) <= scope.now;
-    Ok(is_over.then_some((key, digest)))
 }
 
 struct Step {
@@ -369,13 +352,12 @@ impl Step {
         Ok(())
     }
 
-    fn forget_deleted_blobs(&mut self, scope: &mut Scope<'_, '_>) -> Result<(), ApplyError> {
+    fn forget_deleted(&mut self, scope: &mut Scope<'_, '_>) -> Result<(), ApplyError> {
         while self.left > 0 {
-            let Some((key, digest)) = next_to_forget(scope)? else {
+            let Some(keys) = remember::overdue(scope)? else {
                 break;
             };
-            scope.delete(key);
-            scope.delete(key::deleted_blob(&digest));
+            keys.into_iter().for_each(|key| scope.delete(key));
             self.spend(1);
         }
         Ok(())
@@ -403,7 +385,7 @@ pub(super) fn delete_blobs(
             continue;
         }
         index::remove_condemned_blob(scope, digest, &blob, since)?;
-        remember_deleted(scope, digest, blob.size_bytes)?;
+        remember::deleted_blob(scope, digest, blob.size_bytes)?;
         answer.digests.push(*digest);
         answer.blob_bytes += blob.size_bytes;
         answer.copy_bytes += blob.size_bytes * blob.holders.len() as u64;
@@ -414,25 +396,6 @@ pub(super) fn delete_blobs(
         collected.copy_bytes += answer.copy_bytes;
     });
     Ok(Response::BlobsDeleted(answer))
-}
-
-fn remember_deleted(
-    scope: &mut Scope<'_, '_>,
-    digest: &Digest,
-    size_bytes: u64,
-) -> Result<(), ApplyError> {
-    let before: Option<DeletedBlobRecord> = scope.load(&key::deleted_blob(digest))?;
-    if let Some(before) = before {
-        scope.delete(key::deleted_blob_at(before.deleted_index, digest));
-    }
-    let after = DeletedBlobRecord {
-        size_bytes,
-        deleted_at: scope.now,
-        deleted_index: scope.at,
-    };
-    scope.mark(key::deleted_blob_at(scope.at, digest));
-    scope.save(key::deleted_blob(digest), &after);
-    Ok(())
 }
 
 /// Whether any repository links the blob, or any manifest, deleted ones that can be restored included, names it as a
@@ -489,7 +452,8 @@ pub(super) fn collect_manifests(
             continue;
         }
         left = left.saturating_sub(1 + stored.references.all().count());
-        manifest::hide(scope, repository, &digest, stored)?;
+        let reason = DeleteReason::Unneeded { since };
+        manifest::hide(scope, repository, &digest, stored, reason)?;
         collected.push(CollectedManifest { repository, digest });
     }
     Ok(Response::ManifestsCollected(collected))

@@ -59,8 +59,9 @@ pub(super) fn put_blob(
     );
     move_key(scope, copies, |copies| key::copies(copies as u64, digest));
     if holders.0 != holders.1 {
-        count_holders(scope, holders.0, |blobs| blobs.checked_sub(1))?;
-        count_holders(scope, holders.1, |blobs| blobs.checked_add(1))?;
+        let size = after.size_bytes;
+        count_holders(scope, holders.0, |count, one| count.checked_sub(one), size)?;
+        count_holders(scope, holders.1, |count, one| count.checked_add(one), size)?;
     }
     if before.is_none() {
         let totals = scope.totals()?;
@@ -73,16 +74,17 @@ pub(super) fn put_blob(
 fn count_holders(
     scope: &mut Scope<'_, '_>,
     holders: Option<&[NodeId]>,
-    add: impl Fn(u64) -> Option<u64>,
+    change: impl Fn(u64, u64) -> Option<u64>,
+    size_bytes: u64,
 ) -> Result<(), ApplyError> {
     let Some(key) = holders.map(key::holder_set) else {
         return Ok(());
     };
     let before: HolderSetRecord = scope.load(&key)?.unwrap_or_default();
-    match add(before.blobs) {
-        Some(0) => scope.delete(key),
-        Some(blobs) => scope.save(key, &HolderSetRecord { blobs }),
-        None => {
+    match (change(before.blobs, 1), change(before.bytes, size_bytes)) {
+        (Some(0), Some(0)) => scope.delete(key),
+        (Some(blobs @ 1..), Some(bytes)) => scope.save(key, &HolderSetRecord { blobs, bytes }),
+        _ => {
             return Err(ApplyError::Broken {
                 law: "every blob is counted with those of the same holders",
             });

@@ -10,7 +10,8 @@ use crate::command::{DeleteManifest, ManifestReference, PutManifest};
 use crate::ids::RepositoryId;
 use crate::key::{self, Reader, Table};
 use crate::record::{
-    BlobRecord, DeletedManifestRecord, ManifestRecord, ReferencesRecord, Referrer, TagRecord,
+    BlobRecord, DeleteReason, DeletedManifestRecord, ManifestRecord, ReferencesRecord, Referrer,
+    TagRecord,
 };
 use crate::response::{Rejection, Response};
 use crate::scan;
@@ -272,7 +273,9 @@ pub(super) fn delete(
     let repository = scope.known_repository(&command.repository)?;
     let stored =
         load_stored(scope, repository, &command.digest)?.ok_or(Rejection::ManifestUnknown)?;
-    hide(scope, repository, &command.digest, stored)?;
+    let by = scope.entry.subject.clone();
+    let reason = DeleteReason::Asked { by };
+    hide(scope, repository, &command.digest, stored, reason)?;
     Ok(Response::Done)
 }
 
@@ -283,6 +286,7 @@ pub(super) fn hide(
     repository: RepositoryId,
     digest: &Digest,
     stored: Stored,
+    reason: DeleteReason,
 ) -> Result<(), ApplyError> {
     let tags = tags_of(scope, repository, digest)?;
     index::put_manifest(scope, repository, digest, Some(&stored.record), None)?;
@@ -307,6 +311,7 @@ pub(super) fn hide(
         tags,
         deleted_at: scope.now,
         deleted_index: scope.at,
+        reason,
     };
     index::put_deleted_manifest(scope, repository, digest, None, Some(&deleted))
 }

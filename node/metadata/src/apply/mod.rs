@@ -11,6 +11,7 @@ mod index;
 mod manifest;
 mod node;
 mod placement;
+mod remember;
 mod restore;
 mod review;
 mod session;
@@ -36,10 +37,10 @@ use crate::view::ViewError;
 
 pub use blob::REPAIR_TTL_MS;
 pub use collect::{
-    DELETED_BLOB_TTL_MS, MAX_BLOBS_PER_COMMAND, MAX_GC_BUDGET, MAX_MANIFESTS_PER_COMMAND,
-    MAX_REASON_BYTES,
+    MAX_BLOBS_PER_COMMAND, MAX_GC_BUDGET, MAX_MANIFESTS_PER_COMMAND, MAX_REASON_BYTES,
 };
 pub use index::TAG_HISTORY_MAX;
+pub use remember::DELETED_TTL_MS;
 pub use session::{ANSWERS_PER_SESSION, SESSION_TTL_MS};
 pub use ticket::{MAX_TICKET_TTL_MS, MAX_TICKETS_PER_COMMAND};
 pub use time::{MAX_TICK_MS, TICKETS_EXPIRED_PER_TICK};
@@ -138,6 +139,7 @@ fn run(scope: &mut Scope<'_, '_>, command: &Command) -> Result<Response, Refusal
         Command::RestoreManifest(command) => restore::manifest(scope, command),
         Command::RestoreTag(command) => restore::tag(scope, command),
         Command::SetNodeState(command) => node::set_state(scope, command),
+        Command::RemoveNode(command) => node::remove(scope, command),
     }
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{ApplyError, Refusal, Scope};
 use crate::codec::Record;
-use crate::command::{NodeState, RegisterNode, SetNodeState};
+use crate::command::{NodeState, RegisterNode, RemoveNode, SetNodeState};
 use crate::ids::NodeId;
 use crate::key::{self, Table};
-use crate::record::NodeRecord;
+use crate::record::{NodeRecord, RevisionRecord};
 use crate::response::{Rejection, Response};
 use crate::scan;
 use crate::view::ViewError;
@@ -17,6 +17,10 @@ pub(super) fn register(
     command: &RegisterNode,
 ) -> Result<Response, Refusal> {
     scope.cluster()?;
+    // A number that came back with another disk, or an old one, would be taken for the node that was there before.
+    if scope.exists(&key::removed_node(command.node))? {
+        return Err(Rejection::NodeRemoved(command.node).into());
+    }
     let known: Option<NodeRecord> = scope.load(&key::node(command.node))?;
     if known
         .as_ref()
@@ -42,9 +46,7 @@ pub(super) fn set_state(
     scope: &mut Scope<'_, '_>,
     command: &SetNodeState,
 ) -> Result<Response, Refusal> {
-    let before: NodeRecord = scope
-        .load(&key::node(command.node))?
-        .ok_or(Rejection::NodeUnknown(command.node))?;
+    let before = registered(scope, command.node)?;
     if before.state != command.state {
         let after = NodeRecord {
             state: command.state,
@@ -54,6 +56,29 @@ pub(super) fn set_state(
         scope.save(key::node(command.node), &after);
     }
     Ok(Response::Done)
+}
+
+pub(super) fn remove(scope: &mut Scope<'_, '_>, command: &RemoveNode) -> Result<Response, Refusal> {
+    let node = command.node;
+    if scope.exists(&key::removed_node(node))? {
+        return Ok(Response::Done);
+    }
+    check_registered(scope, node)?;
+    // Condemned blobs are among them: a push would bring one back with all its copies. From here on nothing counts a
+    // copy on this node, for that takes a registered one.
+    if scan::first_key(scope.state, &key::placements_of(node))?.is_some() {
+        return Err(Rejection::NodeHoldsCopies(node).into());
+    }
+    scope.delete(key::node(node));
+    let changed_at = scope.at;
+    scope.save(key::removed_node(node), &RevisionRecord { changed_at });
+    Ok(Response::Done)
+}
+
+pub(super) fn registered(scope: &Scope<'_, '_>, node: NodeId) -> Result<NodeRecord, Refusal> {
+    Ok(scope
+        .load(&key::node(node))?
+        .ok_or(Rejection::NodeUnknown(node))?)
 }
 
 pub(super) fn check_registered(scope: &Scope<'_, '_>, node: NodeId) -> Result<(), Refusal> {
@@ -80,8 +105,8 @@ impl Nodes {
         Ok(Nodes(nodes))
     }
 
-    pub(super) fn is_draining(&self, node: NodeId) -> bool {
-        self.0.get(&node) == Some(&NodeState::Draining)
+    pub(super) fn is_up(&self, node: NodeId) -> bool {
+        self.0.get(&node) == Some(&NodeState::Up)
     }
 
     /// Copies on nodes that are up or draining: those that W asks for.

@@ -7,19 +7,30 @@ use oci::Digest;
 
 use super::node::{self, Nodes};
 use super::{Refusal, Scope, index, ticket};
-use crate::command::{AddPlacement, DropPlacement, ReportLost, TicketKind};
+use crate::command::{AddPlacement, DropPlacement, NodeState, ReportLost, TicketKind};
 use crate::ids::NodeId;
 use crate::key;
 use crate::record::{BlobRecord, TicketRecord};
 use crate::response::{Rejection, Response};
 
+/// New copies are for nodes that are up, decided in the order of the log (protocols.md section 3.2). A node that drains
+/// would otherwise be given what it is about to drop, and a drain would never end while pushes and repairs go on; a copy
+/// on a node that is down would count towards nothing.
+///
+/// Refusing is always safe: the copy was counted nowhere, so nothing relied on it, and its bytes are protected by the
+/// ticket until that closes and go by the unlink rule then. Whoever made it learns of the refusal and makes another
+/// elsewhere. Accepting would be safe, too (the claim of section 6.3 asks for the ticket, not for the state), so a change
+/// of state that a proposer does not know of yet can do no harm in either order.
 pub(super) fn add(scope: &mut Scope<'_, '_>, command: &AddPlacement) -> Result<Response, Refusal> {
     let open = ticket::check_open(scope, command.ticket, TicketKind::Repair)?;
-    node::check_registered(scope, command.node)?;
+    let node = node::registered(scope, command.node)?;
     let before = known_blob(scope, &command.digest)?;
     if before.holders.contains(&command.node) {
         // Counted already. The use stays for another straggler; the deadline closes what nobody uses.
         return Ok(Response::Done);
+    }
+    if node.state != NodeState::Up {
+        return Err(Rejection::NodeNotUp(command.node).into());
     }
     let mut after = before.clone();
     after.holders.push(command.node);
@@ -38,11 +49,12 @@ pub(super) fn drop_surplus(
     let cluster = scope.cluster()?;
     let (before, after) = without_holder(scope, &command.digest, command.node)?;
     let nodes = Nodes::load(scope)?;
-    // A node that leaves is there for safety only, and where it leaves from there may be no room for R.
-    let (reached, wanted) = if nodes.is_draining(command.node) {
-        (nodes.live_copies(&after.holders), cluster.write_copies)
-    } else {
+    // A node that leaves is there for safety only, one that is down not even for that, and where they leave from there
+    // may be no room for R.
+    let (reached, wanted) = if nodes.is_up(command.node) {
         (nodes.lasting_copies(&after.holders), cluster.copies)
+    } else {
+        (nodes.live_copies(&after.holders), cluster.write_copies)
     };
     if reached < wanted {
         return Err(Rejection::TooFewCopies { reached, wanted }.into());

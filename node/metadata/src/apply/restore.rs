@@ -3,7 +3,7 @@
 use oci::{Digest, Tag};
 
 use super::manifest::{self, Stored};
-use super::{ApplyError, Refusal, Scope, index, review};
+use super::{ApplyError, Refusal, Scope, index, remember, review};
 use crate::codec::Record;
 use crate::command::{RestoreManifest, RestoreTag};
 use crate::ids::{LogIndex, RepositoryId};
@@ -175,6 +175,7 @@ pub(super) fn purge(
         "every deleted manifest on the list exists",
     )?;
     let references = references(scope, repository, digest)?;
+    remember::purged_manifest(scope, repository, digest, &deleted)?;
     scope.delete(key::references(repository, digest));
     scope.delete(key::manifest_body(repository, digest));
     forget(scope, repository, digest, &deleted, &references)?;

@@ -8,6 +8,7 @@ mod manifests;
 mod node_states;
 mod placements;
 mod random;
+mod remember;
 mod restore;
 mod sessions;
 mod tags;

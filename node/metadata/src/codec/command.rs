@@ -12,8 +12,8 @@ use super::{
 use crate::command::{
     AddPlacement, CloseTickets, Command, CommitBlob, DeleteManifest, DeleteTag, DropPlacement,
     InitializeCluster, ManifestFacts, ManifestReference, MountBlob, OpenTickets, PauseGc,
-    Precondition, PutManifest, RegisterNode, RenewTickets, ReportLost, SetReplication, Tick,
-    TicketKind, TouchBlob, UnlinkBlob,
+    Precondition, PutManifest, RegisterNode, RemoveNode, RenewTickets, ReportLost, SetReplication,
+    Tick, TicketKind, TouchBlob, UnlinkBlob,
 };
 use crate::ids::{NodeId, TicketId};
 
@@ -81,6 +81,7 @@ pub(super) fn encode(command: &Command) -> Message {
         Command::RestoreManifest(c) => Message::RestoreManifest(gc::encode_restore_manifest(c)),
         Command::RestoreTag(c) => Message::RestoreTag(gc::encode_restore_tag(c)),
         Command::SetNodeState(c) => Message::SetNodeState(gc::encode_set_node_state(*c)),
+        Command::RemoveNode(c) => Message::RemoveNode(pb::RemoveNode { node: c.node.0 }),
     }
 }
 
@@ -151,6 +152,9 @@ pub(super) fn decode(message: Message) -> Result<Command, CodecError> {
         Message::RestoreManifest(m) => Command::RestoreManifest(gc::decode_restore_manifest(&m)?),
         Message::RestoreTag(m) => Command::RestoreTag(gc::decode_restore_tag(&m)?),
         Message::SetNodeState(m) => Command::SetNodeState(gc::decode_set_node_state(m)?),
+        Message::RemoveNode(m) => Command::RemoveNode(RemoveNode {
+            node: NodeId(m.node),
+        }),
     })
 }
 

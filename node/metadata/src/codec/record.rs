@@ -8,7 +8,7 @@ use super::command::{
     decode_annotations, decode_ticket_kind, encode_annotations, encode_ticket_kind,
 };
 use super::{
-    CodecError, digest, digest_bytes, digests, gc, media_type, optional_digest,
+    CodecError, digest, digest_bytes, digests, gc, gc_record, media_type, optional_digest,
     optional_digest_bytes, optional_media_type, optional_text, response, tags, tags_text,
 };
 use crate::command::NodeState;
@@ -285,12 +285,15 @@ fn decode_referrer(digest: Digest, m: pb::Referrer) -> Result<Referrer, CodecErr
 
 impl Record for DeletedManifestRecord {
     fn encode(&self) -> Vec<u8> {
+        let (deleted_by, unneeded_since_ms) = gc_record::encode_reason(&self.reason);
         let message = pb::DeletedManifest {
             manifest: Some(encode_manifest(&self.manifest)),
             referrer: self.referrer.as_ref().map(encode_referrer),
             tags: tags_text(&self.tags),
             deleted_at_ms: self.deleted_at.0,
             deleted_index: self.deleted_index.0,
+            deleted_by,
+            unneeded_since_ms,
         };
         message.encode_to_vec()
     }
@@ -311,6 +314,7 @@ impl Record for DeletedManifestRecord {
             tags: tags(&m.tags)?,
             deleted_at: LogTime(m.deleted_at_ms),
             deleted_index: LogIndex(m.deleted_index),
+            reason: gc_record::decode_reason(m.deleted_by, m.unneeded_since_ms),
         })
     }
 }

@@ -52,7 +52,9 @@ fn blobs(checker: &mut Checker<'_>) -> Result<(), ViewError> {
                 let listed = key::copies(copies as u64, &digest);
                 checker.expect_key(&listed, "a live blob is listed by its copies", key)?;
                 let set = key::holder_set(&blob.holders);
-                *checker.holder_sets.entry(set).or_default() += 1;
+                let set = checker.holder_sets.entry(set).or_default();
+                set.blobs += 1;
+                set.bytes += blob.size_bytes;
             }
         }
         checker.totals.blobs += 1;
@@ -111,8 +113,8 @@ fn blob_indexes(checker: &mut Checker<'_>) -> Result<(), ViewError> {
 fn holder_sets(checker: &mut Checker<'_>) -> Result<(), ViewError> {
     checker.each_record::<HolderSetRecord>(Table::HolderSet, |checker, key, _, set| {
         let counted = checker.holder_sets.remove(key);
-        let law = "as many blobs as are counted have these holders";
-        checker.expect(counted == Some(set.blobs), law, key);
+        let law = "as many blobs and bytes as are counted have these holders";
+        checker.expect(counted == Some(set), law, key);
         Ok(())
     })?;
     for key in std::mem::take(&mut checker.holder_sets).into_keys() {

@@ -6,8 +6,8 @@ use super::Checker;
 use crate::ids::{LogIndex, LogTime, RepositoryId};
 use crate::key::{self, Reader, Table};
 use crate::record::{
-    DeletedBlobRecord, DeletedManifestRecord, ManifestRecord, ReferencesRecord,
-    ReferrerReviewRecord, RepositoryStateRecord,
+    DeletedBlobRecord, DeletedManifestRecord, ManifestRecord, PurgedManifestRecord,
+    ReferencesRecord, ReferrerReviewRecord, RepositoryStateRecord,
 };
 use crate::scan;
 use crate::view::ViewError;
@@ -18,7 +18,8 @@ pub(super) fn check(checker: &mut Checker<'_>) -> Result<(), ViewError> {
     manifest_lists(checker)?;
     repositories(checker)?;
     repository_lists(checker)?;
-    deleted_blobs(checker)
+    deleted_blobs(checker)?;
+    purged_manifests(checker)
 }
 
 fn deleted_manifests(checker: &mut Checker<'_>) -> Result<(), ViewError> {
@@ -175,6 +176,32 @@ fn deleted_blobs(checker: &mut Checker<'_>) -> Result<(), ViewError> {
         let record: Option<DeletedBlobRecord> = checker.load(&key::deleted_blob(&digest))?;
         let holds = record.is_some_and(|record| record.deleted_index == at);
         checker.expect(holds, "a blob on the deleted list was deleted then", key);
+        Ok(())
+    })
+}
+
+fn purged_manifests(checker: &mut Checker<'_>) -> Result<(), ViewError> {
+    checker.each_record::<PurgedManifestRecord>(
+        Table::PurgedManifest,
+        |checker, key, mut parts, record| {
+            let (digest, repository) = (parts.digest()?, RepositoryId(parts.number()?));
+            let listed = key::purged_manifest_at(record.purged_index, &digest, repository);
+            checker.expect_key(&listed, "every purged manifest is on its list", key)?;
+            let in_order = record.deleted_index < record.purged_index
+                && record.deleted_at <= record.purged_at
+                && record.purged_index <= checker.view.applied();
+            let law = "a manifest is purged by an applied entry after the one that deleted it";
+            checker.expect(in_order, law, key);
+            Ok(())
+        },
+    )?;
+    checker.each(Table::PurgedManifestAt, |checker, key, mut parts| {
+        let (at, digest) = (LogIndex(parts.number()?), parts.digest()?);
+        let record = key::purged_manifest(&digest, RepositoryId(parts.number()?));
+        let record: Option<PurgedManifestRecord> = checker.load(&record)?;
+        let holds = record.is_some_and(|record| record.purged_index == at);
+        let law = "a manifest on the purged list was purged then";
+        checker.expect(holds, law, key);
         Ok(())
     })
 }

@@ -16,8 +16,8 @@ use crate::codec::Record;
 use crate::ids::{LogIndex, NodeId, RepositoryId};
 use crate::key::{self, Reader, Table};
 use crate::record::{
-    ClusterRecord, GcRecord, NodeRecord, RepositoryRecord, RepositoryStateRecord, RevisionRecord,
-    TimeRecord, TotalsRecord,
+    ClusterRecord, GcRecord, HolderSetRecord, NodeRecord, RepositoryRecord, RepositoryStateRecord,
+    RevisionRecord, TimeRecord, TotalsRecord,
 };
 use crate::scan;
 use crate::view::{MetadataView, ViewError};
@@ -76,7 +76,7 @@ struct Checker<'v> {
     /// Counted again while the tables are read.
     totals: TotalsRecord,
     /// Likewise: keys of `HolderSet`, and how many blobs they should count.
-    holder_sets: BTreeMap<Vec<u8>, u64>,
+    holder_sets: BTreeMap<Vec<u8>, HolderSetRecord>,
 }
 
 impl Checker<'_> {
@@ -158,6 +158,16 @@ impl Checker<'_> {
             checker.nodes.insert(record.node);
             Ok(())
         })?;
+        self.each_record::<RevisionRecord>(
+            Table::RemovedNode,
+            |checker, key, mut parts, record| {
+                let is_gone = !checker.nodes.contains(&NodeId(parts.number()?));
+                checker.expect(is_gone, "a removed node is not registered", key);
+                let is_past = record.changed_at <= checker.view.applied();
+                checker.expect(is_past, "a node was removed by an applied entry", key);
+                Ok(())
+            },
+        )?;
         self.each_record::<RepositoryRecord>(Table::Repository, |checker, key, _, record| {
             let is_new = checker.repositories.insert(record.id);
             checker.expect(is_new, "no two repositories have one id", key);

@@ -1,7 +1,7 @@
 //! A check that cannot fail is none: every table is damaged in every way, and the check must see it.
 
 use crate::changes::Changes;
-use crate::command::{AddPlacement, Command, TicketKind, UnlinkBlob};
+use crate::command::{AddPlacement, Command, RemoveNode, TicketKind, UnlinkBlob};
 use crate::entry::Entry;
 use crate::ids::{NodeId, RequestId, Timestamp};
 use crate::invariants::check;
@@ -35,6 +35,8 @@ fn world() -> World {
     }));
     world.open(TicketKind::Upload);
     world.pass_ms(1);
+    world.done(register(9, "disk-9"));
+    world.done(Command::RemoveNode(RemoveNode { node: NodeId(9) }));
     world.enter(&Entry {
         proposed_at: Timestamp(0),
         subject: String::new(),
@@ -122,7 +124,8 @@ fn a_whole_state_has_no_violations_and_every_table_is_there() {
 fn every_key_that_disappears_is_missed() {
     let world = world();
     // Nothing else promises that a cluster is initialised or that time has passed.
-    let alone = [Table::Cluster, Table::Time, Table::Gc].map(|table| table as u8);
+    let alone =
+        [Table::Cluster, Table::Time, Table::Gc, Table::RemovedNode].map(|table| table as u8);
     for (key, _) in pairs(&world.view) {
         let seen = objects(&world, [(key.clone(), None)].into());
         assert_eq!(seen, !alone.contains(&key[0]), "removed {key:02x?}");
@@ -145,7 +148,7 @@ fn every_key_that_should_not_be_there_is_seen() {
             continue;
         }
         // A node may exist for itself, and a review of nothing ends with the next step.
-        let is_alone = [Table::Node, Table::ReferrerReview]
+        let is_alone = [Table::Node, Table::RemovedNode, Table::ReferrerReview]
             .iter()
             .any(|table| *table as u8 == key[0]);
         let mut other = key.clone();

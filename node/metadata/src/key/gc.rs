@@ -40,7 +40,7 @@ pub fn deleted_edges_of(digest: &Digest, repository: RepositoryId) -> Vec<u8> {
         .0
 }
 
-/// Every key of [`Table::Edge`] or [`Table::DeletedEdge`] that begins with a digest.
+/// Every key of a table that begins with this digest.
 pub fn of_digest(table: Table, digest: &Digest) -> Vec<u8> {
     Writer::new(table).digest(digest).0
 }
@@ -94,5 +94,22 @@ pub fn deleted_blob_at(at: LogIndex, digest: &Digest) -> Vec<u8> {
     Writer::new(Table::DeletedBlobAt)
         .number(at.0)
         .digest(digest)
+        .0
+}
+
+/// [`Table::PurgedManifest`].
+pub fn purged_manifest(digest: &Digest, repository: RepositoryId) -> Vec<u8> {
+    Writer::new(Table::PurgedManifest)
+        .digest(digest)
+        .number(repository.0)
+        .0
+}
+
+/// [`Table::PurgedManifestAt`].
+pub fn purged_manifest_at(at: LogIndex, digest: &Digest, repository: RepositoryId) -> Vec<u8> {
+    Writer::new(Table::PurgedManifestAt)
+        .number(at.0)
+        .digest(digest)
+        .number(repository.0)
         .0
 }

@@ -51,6 +51,7 @@ fn golden_keys() {
         (placement(node_2, &a), format!("24{two}{D}")),
         (deleted_edge(&a, five, &a), format!("26{D}{R}{D}")),
         (deleted_blob(&a), format!("27{D}")),
+        (purged_manifest(&a, five), format!("29{D}{R}")),
         (holder_set(&[node_2, NodeId(3)]), format!("28{two}{three}")),
         (ticket(ticket_9), format!("30{nine}")),
         (ticket_expiry(time_3, ticket_9), format!("31{three}{nine}")),
@@ -69,6 +70,10 @@ fn golden_keys() {
         (empty_repository(time_3, five), format!("46{three}{R}")),
         (referrer_review(five, &a), format!("47{R}{D}")),
         (deleted_blob_at(LogIndex(9), &a), format!("48{nine}{D}")),
+        (
+            purged_manifest_at(LogIndex(9), &a, five),
+            format!("49{nine}{D}{R}"),
+        ),
         (session(node_2, 3), format!("50{two}{three}")),
         (answer(node_2, 3, 9), format!("51{two}{three}{nine}")),
         (
@@ -78,6 +83,10 @@ fn golden_keys() {
     ] {
         assert_eq!(hex(&key), wanted);
     }
+}
+
+#[test]
+fn tables_are_in_order() {
     let bytes: Vec<u8> = Table::ALL.iter().map(|table| *table as u8).collect();
     assert!(
         bytes.is_sorted_by(|a, b| a < b),

@@ -260,44 +260,66 @@ pub fn stats(view: &dyn MetadataView) -> Result<Stats, ViewError> {
         under_replicated_blobs: 0,
         missing_copies: 0,
     };
-    each_holder_set(view, &mut |holders, blobs| {
+    each_holder_set(view, &mut |holders, held| {
         let missing = target.copies.saturating_sub(target.lasting(holders).into());
         if missing > 0 {
-            stats.under_replicated_blobs += blobs;
-            stats.missing_copies += blobs * missing;
+            stats.under_replicated_blobs += held.blobs;
+            stats.missing_copies += held.blobs * missing;
         }
     })?;
     Ok(stats)
 }
 
-/// How many blobs count a copy on `node`; condemned ones are not among them. Without a look at any blob.
+/// The blobs that count a copy on `node`, and their sizes; condemned ones are not among them. Without a look at any blob.
 ///
 /// # Errors
 /// [`ViewError`].
-pub fn copies_on(view: &dyn MetadataView, node: NodeId) -> Result<u64, ViewError> {
-    let mut copies = 0;
-    each_holder_set(view, &mut |holders, blobs| {
+pub fn copies_on(view: &dyn MetadataView, node: NodeId) -> Result<HolderSetRecord, ViewError> {
+    let mut copies = HolderSetRecord::default();
+    each_holder_set(view, &mut |holders, held| {
         if holders.contains(&node) {
-            copies += blobs;
+            copies.blobs += held.blobs;
+            copies.bytes += held.bytes;
         }
     })?;
     Ok(copies)
 }
 
+/// Those of [`copies_on`] that must be made elsewhere before the node can go: the nodes that stay have fewer copies of
+/// them than R, or than there are such nodes.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn needed_copies_on(
+    view: &dyn MetadataView,
+    node: NodeId,
+) -> Result<HolderSetRecord, ViewError> {
+    let target = Target::load(view)?;
+    let mut needed = HolderSetRecord::default();
+    each_holder_set(view, &mut |holders, held| {
+        let lasting = u64::from(target.lasting(holders));
+        if holders.contains(&node) && lasting < target.copies.max(1) {
+            needed.blobs += held.blobs;
+            needed.bytes += held.bytes;
+        }
+    })?;
+    Ok(needed)
+}
+
 /// Every combination of nodes that hold a blob, with how many blobs they hold.
 fn each_holder_set(
     view: &dyn MetadataView,
-    visitor: &mut dyn FnMut(&[NodeId], u64),
+    visitor: &mut dyn FnMut(&[NodeId], HolderSetRecord),
 ) -> Result<(), ViewError> {
     let table = key::table(Table::HolderSet);
     scan::visit(view, &table, None, &mut |key, value| {
-        let blobs = HolderSetRecord::decode(key, value)?.blobs;
+        let held = HolderSetRecord::decode(key, value)?;
         let mut parts = Reader::new(Table::HolderSet, key)?;
         let mut holders = Vec::new();
         while !parts.is_at_end() {
             holders.push(NodeId(parts.number()?));
         }
-        visitor(&holders, blobs);
+        visitor(&holders, held);
         Ok(ControlFlow::Continue(()))
     })
 }

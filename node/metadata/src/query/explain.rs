@@ -2,11 +2,11 @@
 
 use oci::{Digest, RepositoryName, Tag};
 
-use super::{BlobRecord, DeletedBlobRecord, blob, repository_name};
-use crate::codec;
-use crate::ids::{LogTime, RepositoryId};
+use super::{BlobRecord, DeletedBlobRecord, PurgedManifestRecord, blob, repository_name};
+use crate::codec::{self, Record};
+use crate::ids::{LogIndex, LogTime, RepositoryId};
 use crate::key::{self, Reader, Table};
-use crate::record::{DeletedManifestRecord, LinkRecord, ManifestRecord};
+use crate::record::{DeleteReason, DeletedManifestRecord, LinkRecord, ManifestRecord};
 use crate::scan;
 use crate::view::{MetadataView, ViewError};
 
@@ -25,6 +25,9 @@ pub struct Explanation {
     pub deleted_edges: Vec<Naming>,
     /// Repositories that hold it as a manifest, among those that link or name it and those asked for.
     pub manifests: Vec<ExplainedManifest>,
+    /// Repositories that held it as a manifest until it was purged, as long as that is remembered and they do not hold
+    /// it again.
+    pub purged: Vec<PurgedManifestRecord>,
 }
 
 /// A repository that links the blob.
@@ -58,10 +61,21 @@ pub struct ExplainedManifest {
     pub repository: RepositoryName,
     /// Since when nothing needs it.
     pub unneeded_since: Option<LogTime>,
-    /// When it was deleted.
-    pub deleted_at: Option<LogTime>,
+    /// When and why it was deleted.
+    pub deleted: Option<Deletion>,
     /// The tags that point to it; of a deleted one, those that did.
     pub tags: Vec<Tag>,
+}
+
+/// A delete that can be undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// When.
+    pub at: LogTime,
+    /// By which entry.
+    pub index: LogIndex,
+    /// Why.
+    pub reason: DeleteReason,
 }
 
 /// Why the digest is kept, or why and when it goes. The digest is looked up as a manifest in `repository`, and
@@ -94,6 +108,7 @@ pub fn explain(
     let mut explanation = Explanation {
         blob: blob(view, digest)?,
         deleted: scan::load(view, &key::deleted_blob(digest))?,
+        purged: purged(view, digest, limit)?,
         ..Explanation::default()
     };
     for id in linking {
@@ -130,7 +145,7 @@ impl ExplainedManifest {
             repository: self.repository,
             manifest,
             tags: self.tags,
-            deleted_at: self.deleted_at,
+            deleted_at: self.deleted.map(|deleted| deleted.at),
         }
     }
 }
@@ -146,6 +161,26 @@ fn naming(
         let mut parts = Reader::new(table, key)?;
         let _named = parts.digest()?;
         Ok(Some((RepositoryId(parts.number()?), parts.digest()?)))
+    })
+}
+
+fn purged(
+    view: &dyn MetadataView,
+    digest: &Digest,
+    limit: usize,
+) -> Result<Vec<PurgedManifestRecord>, ViewError> {
+    let prefix = key::of_digest(Table::PurgedManifest, digest);
+    scan::page(view, &prefix, None, limit, |key, value| {
+        let mut parts = Reader::new(Table::PurgedManifest, key)?;
+        let _digest = parts.digest()?;
+        let id = RepositoryId(parts.number()?);
+        // Pushed again since.
+        if scan::exists(view, &key::manifest(id, digest))?
+            || scan::exists(view, &key::deleted_manifest(id, digest))?
+        {
+            return Ok(None);
+        }
+        Ok(Some(<PurgedManifestRecord as Record>::decode(key, value)?))
     })
 }
 
@@ -168,7 +203,7 @@ fn explain_manifest(
         return Ok(Some(ExplainedManifest {
             repository,
             unneeded_since: record.unneeded_since,
-            deleted_at: None,
+            deleted: None,
             tags,
         }));
     }
@@ -177,7 +212,11 @@ fn explain_manifest(
     Ok(deleted.map(|deleted| ExplainedManifest {
         repository,
         unneeded_since: None,
-        deleted_at: Some(deleted.deleted_at),
+        deleted: Some(Deletion {
+            at: deleted.deleted_at,
+            index: deleted.deleted_index,
+            reason: deleted.reason,
+        }),
         tags: deleted.tags.into_iter().take(limit).collect(),
     }))
 }

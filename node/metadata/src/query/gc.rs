@@ -6,7 +6,7 @@ use super::{Collected, blob, repository_name, time};
 use crate::command::{CondemnedBlob, GcLimits, UnneededManifest};
 use crate::ids::{LogTime, RepositoryId};
 use crate::key::{self, Reader, Table};
-use crate::record::{DeletedManifestRecord, GcRecord, TotalsRecord};
+use crate::record::{DeletedManifestRecord, GcRecord, PurgedManifestRecord, TotalsRecord};
 use crate::scan;
 use crate::view::{MetadataView, ViewError};
 
@@ -46,6 +46,8 @@ pub struct QueueHeads {
     pub unneeded_manifests: Option<LogTime>,
     /// Deleted blobs that are remembered.
     pub deleted_blobs: Option<LogTime>,
+    /// Purged manifests that are remembered.
+    pub purged_manifests: Option<LogTime>,
 }
 
 /// Where garbage collection stands.
@@ -76,11 +78,25 @@ pub fn gc(view: &dyn MetadataView) -> Result<GcStatus, ViewError> {
             deleted_blobs: super::deleted_blobs(view, None, 1)?
                 .first()
                 .map(|deleted| deleted.record.deleted_at),
+            purged_manifests: oldest_purged(view)?,
         },
         has_reviews: scan::first_key(view, &reviews)?.is_some(),
         deleted_manifests: totals.deleted_manifests,
         deleted_manifest_bytes: totals.deleted_manifest_bytes,
     })
+}
+
+/// When the manifest that was purged first, of those that are remembered, was purged.
+fn oldest_purged(view: &dyn MetadataView) -> Result<Option<LogTime>, ViewError> {
+    let list = Table::PurgedManifestAt;
+    let Some(listed) = scan::first_key(view, &key::table(list))? else {
+        return Ok(None);
+    };
+    let mut parts = Reader::new(list, &listed)?;
+    let (_at, digest) = (parts.number()?, parts.digest()?);
+    let key = key::purged_manifest(&digest, RepositoryId(parts.number()?));
+    let record: Option<PurgedManifestRecord> = scan::load(view, &key)?;
+    Ok(record.map(|record| record.purged_at))
 }
 
 /// Condemned blobs whose quarantine is over, longest first, after `after`: what `DeleteBlobs` may name.

@@ -110,8 +110,12 @@ fn blobs_of_a_node_are_paged_by_digest() {
         query::blobs_of_node(&world.view, crate::ids::NodeId(3), None, 10).unwrap(),
         []
     );
-    let counted = |node| query::copies_on(&world.view, crate::ids::NodeId(node)).unwrap();
-    assert_eq!((counted(1), counted(3)), (4, 0));
+    let counted = |node| {
+        let held = query::copies_on(&world.view, crate::ids::NodeId(node)).unwrap();
+        (held.blobs, held.bytes)
+    };
+    let bytes = query::stats(&world.view).unwrap().blob_bytes;
+    assert_eq!((counted(1), counted(3)), ((4, bytes), (0, 0)));
 }
 
 #[test]

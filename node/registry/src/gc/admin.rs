@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use metadata::command::{Command, PauseGc, UnneededManifest};
 use metadata::ids::{LogTime, NodeId, RepositoryId, TicketId};
 use metadata::key::{self, Reader, Table};
-use metadata::query::{self, Due, Unneeded};
+use metadata::query::{self, Due, TicketRecord, TicketState, Unneeded};
 use metadata::response::Rejection;
 use oci::Digest;
 use storage::blob::TrashUsage;
@@ -68,6 +68,26 @@ pub enum Candidate {
     },
     /// Anything else.
     Due(Due),
+}
+
+/// What one node has of a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalCopy {
+    /// Which node.
+    pub node: NodeId,
+    /// Its length; `None` without bytes.
+    pub size_bytes: Option<u64>,
+    /// The open tickets that protect the bytes: uploads, repairs and imports that are not done.
+    pub tickets: Vec<OpenTicket>,
+}
+
+/// A ticket that is not closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenTicket {
+    /// Which.
+    pub id: TicketId,
+    /// What it is for; `None` while this node has not applied the entry that opened it.
+    pub record: Option<TicketRecord>,
 }
 
 /// A page of a list and where the next one goes on.
@@ -242,23 +262,28 @@ impl Registry {
         self.gc_propose(Command::ResumeGc, subject).await.map(drop)
     }
 
-    /// What this node has of a blob: its length, and the open tickets that protect it.
+    /// What this node has of a blob, whether the cluster knows it yet or not.
     ///
     /// # Errors
     /// [`GcError`].
-    pub async fn local_copy(
-        &self,
-        digest: &Digest,
-    ) -> Result<(NodeId, Option<u64>, Vec<TicketId>), GcError> {
+    pub async fn local_copy(&self, digest: &Digest) -> Result<LocalCopy, GcError> {
         let stat = self.blobs.stat(digest).await?;
-        let mut open = Vec::new();
-        for ticket in self.blobs.pins(digest).await? {
-            if self.gc_look(|view| query::ticket(view, ticket))? != query::TicketState::Closed {
-                open.push(ticket);
+        let pins = self.blobs.pins(digest).await?;
+        let tickets = self.gc_look(|view| {
+            let mut tickets = Vec::new();
+            for id in pins {
+                if query::ticket(view, id)? != TicketState::Closed {
+                    let record = query::open_ticket(view, id)?;
+                    tickets.push(OpenTicket { id, record });
+                }
             }
-        }
-        let size_bytes = stat.map(|stat| stat.size_bytes);
-        Ok((self.log.node_id(), size_bytes, open))
+            Ok(tickets)
+        })?;
+        Ok(LocalCopy {
+            node: self.log.node_id(),
+            size_bytes: stat.map(|stat| stat.size_bytes),
+            tickets,
+        })
     }
 
     /// What was done before the question is in the answer.

@@ -1,8 +1,12 @@
 //! Why something is kept, or when and why it goes: in words.
 
+use metadata::apply::DELETED_TTL_MS;
 use metadata::ids::LogTime;
-use metadata::query::{self, BlobRecord, ExplainedLink, ExplainedManifest, GcStatus, Naming};
-use oci::{Digest, RepositoryName};
+use metadata::query::{
+    self, BlobRecord, DeleteReason, DeletedBlobRecord, Deletion, ExplainedLink, ExplainedManifest,
+    GcStatus, Naming, PurgedManifestRecord,
+};
+use oci::{Digest, RepositoryName, Tag};
 
 use super::GcError;
 use crate::{GcOptions, Registry};
@@ -92,20 +96,17 @@ impl Words<'_> {
             .iter()
             .map(|manifest| self.manifest(manifest, facts))
             .collect();
+        lines.extend(facts.purged.iter().map(|purged| self.purged(purged)));
         match (&facts.blob, &facts.deleted) {
             (Some(blob), _) => {
                 lines.push(self.blob(blob, facts.links.len()));
                 lines.extend(facts.links.iter().map(|link| self.link(link, facts)));
             }
-            (None, Some(deleted)) => lines.push(format!(
-                "blob of {} bytes: deleted {} ago by garbage collection (log index {}), because no repository linked it",
-                deleted.size_bytes,
-                time(self.now.0.saturating_sub(deleted.deleted_at.0)),
-                deleted.deleted_index
+            (None, Some(deleted)) => lines.push(self.deleted_blob(deleted)),
+            (None, None) if lines.is_empty() => lines.push(format!(
+                "the cluster knows no blob and no manifest with this digest, and has deleted none in the last {}",
+                time(DELETED_TTL_MS)
             )),
-            (None, None) if facts.manifests.is_empty() => {
-                lines.push("the cluster knows no blob and no manifest with this digest".to_owned());
-            }
             (None, None) => {}
         }
         if let Some(reason) = &self.gc.paused {
@@ -118,10 +119,13 @@ impl Words<'_> {
 
     fn manifest(&self, manifest: &ExplainedManifest, facts: &query::Explanation) -> String {
         let place = format!("manifest in {}", manifest.repository);
-        if let Some(deleted_at) = manifest.deleted_at {
+        if let Some(deleted) = &manifest.deleted {
+            let Deletion { at, index, reason } = deleted;
             return format!(
-                "{place}: deleted, can be restored; purged {}",
-                self.when(deleted_at, self.options.undelete_ms)
+                "{place}: deleted {}{}; can be restored; purged {}",
+                self.deletion(*at, index.0, reason),
+                tagged(&manifest.tags, 0),
+                self.when(*at, self.options.undelete_ms)
             );
         }
         let mut reasons = Vec::new();
@@ -149,6 +153,60 @@ impl Words<'_> {
                 "{place}: kept; nothing needs it, but untagged manifests of this repository are not collected"
             ),
         }
+    }
+
+    fn purged(&self, purged: &PurgedManifestRecord) -> String {
+        let deletion = self.deletion(purged.deleted_at, purged.deleted_index.0, &purged.reason);
+        let subject = match (&purged.subject, &purged.reason) {
+            // Otherwise it would have been needed.
+            (Some(subject), DeleteReason::Unneeded { .. }) => {
+                format!(", referred to {subject}, which was gone")
+            }
+            (Some(subject), DeleteReason::Asked { .. }) => format!(", referred to {subject}"),
+            (None, _) => String::new(),
+        };
+        format!(
+            "manifest of {} bytes in {}: deleted {deletion}{}{subject}; purged {} ago (log index {}), cannot be restored",
+            purged.size_bytes,
+            purged.repository,
+            tagged(&purged.tags, purged.more_tags),
+            self.ago(purged.purged_at),
+            purged.purged_index
+        )
+    }
+
+    /// When, by whom and why a manifest was deleted.
+    fn deletion(&self, at: LogTime, index: u64, reason: &DeleteReason) -> String {
+        let ago = self.ago(at);
+        match reason {
+            DeleteReason::Asked { by } => {
+                let by = if by.is_empty() {
+                    "an anonymous client"
+                } else {
+                    by
+                };
+                format!("{ago} ago by {by} (log index {index})")
+            }
+            DeleteReason::Unneeded { since } => {
+                let unneeded = time(at.0.saturating_sub(since.0));
+                format!(
+                    "{ago} ago by garbage collection (log index {index}), untagged and needed by nothing for {unneeded}"
+                )
+            }
+        }
+    }
+
+    fn deleted_blob(&self, deleted: &DeletedBlobRecord) -> String {
+        format!(
+            "blob of {} bytes: deleted {} ago by garbage collection (log index {}), because no repository linked it",
+            deleted.size_bytes,
+            self.ago(deleted.deleted_at),
+            deleted.deleted_index
+        )
+    }
+
+    fn ago(&self, at: LogTime) -> String {
+        time(self.now.0.saturating_sub(at.0))
     }
 
     fn blob(&self, blob: &BlobRecord, links: usize) -> String {
@@ -202,6 +260,15 @@ impl Words<'_> {
         } else {
             format!("in {}", time(due.0 - self.now.0))
         }
+    }
+}
+
+/// The tags that a deleted manifest had.
+fn tagged(tags: &[Tag], more: u64) -> String {
+    match (tags, more) {
+        ([], _) => ", untagged".to_owned(),
+        (tags, 0) => format!(", tagged {}", join(tags)),
+        (tags, more) => format!(", tagged {} and {more} more", join(tags)),
     }
 }
 

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use admin::{Candidate, GcStatus, Listed, Local};
+pub use admin::{Candidate, GcStatus, Listed, Local, LocalCopy, OpenTicket};
 pub use error::GcError;
 pub use explain::Explanation;
 pub use pattern::{RepositoryPattern, UntaggedRule};

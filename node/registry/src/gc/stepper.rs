@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
 
-use metadata::apply::{DELETED_BLOB_TTL_MS, MAX_BLOBS_PER_COMMAND, MAX_MANIFESTS_PER_COMMAND};
+use metadata::apply::{DELETED_TTL_MS, MAX_BLOBS_PER_COMMAND, MAX_MANIFESTS_PER_COMMAND};
 use metadata::command::{
     CollectManifests, Command, CondemnedBlob, DeleteBlobs, GcLimits, GcStep, PauseGc,
     UnneededManifest,
@@ -333,7 +333,8 @@ fn is_due(gc: &GcStatus, limits: &GcLimits, now: LogTime) -> bool {
         (heads.unreferenced_links, limits.grace_ms),
         (heads.unlinked_blobs, limits.condemn_delay_ms),
         (heads.empty_repositories, limits.grace_ms),
-        (heads.deleted_blobs, DELETED_BLOB_TTL_MS),
+        (heads.deleted_blobs, DELETED_TTL_MS),
+        (heads.purged_manifests, DELETED_TTL_MS),
     ];
     let has_waited = |(since, wait_ms): (Option<LogTime>, u64)| {
         since.is_some_and(|since| since.plus_ms(wait_ms) <= now)

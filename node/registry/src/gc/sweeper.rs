@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt as _;
-use metadata::apply::DELETED_BLOB_TTL_MS;
+use metadata::apply::DELETED_TTL_MS;
 use metadata::ids::{LogIndex, LogTime};
 use metadata::query;
 use oci::Digest;
@@ -126,7 +126,7 @@ impl Registry {
         // What was deleted and forgotten between two looks, for a snapshot was installed or this node slept, is found by
         // a walk, which starts over if one is under way.
         if let Some(seen) = progress.seen
-            && seen.plus_ms(DELETED_BLOB_TTL_MS) <= now
+            && seen.plus_ms(DELETED_TTL_MS) <= now
         {
             progress.walk = Some(Walk::Blobs(None));
         }

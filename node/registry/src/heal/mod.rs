@@ -5,7 +5,7 @@
 //! watch    leader: nodes that stay silent become Down, nodes that answer again become Up
 //! repair   every node: fetches the missing copies that are its own to make (planner decides)
 //! trim     every node: drops its copies that are too many for a while
-//! check    every node, hourly: placements against the directory
+//! check    every node, soon after its start and then hourly: placements against the directory
 //! scrub    every node, fortnightly: every blob and manifest against its digest
 //! damage   what becomes of a copy that somebody found bad
 //! ```
@@ -66,6 +66,9 @@ struct Memory {
     surplus_since: BTreeMap<Digest, u64>,
     /// Silent nodes, as this node sees them while it leads.
     silent: BTreeMap<NodeId, Duration>,
+    /// When the directory is compared with the state next, and when it was last.
+    next_check: Duration,
+    last_check: Option<Duration>,
     scrub_wanted: bool,
     scrub: Option<storage::blob::ScrubProgress>,
 }
@@ -73,8 +76,12 @@ struct Memory {
 impl Heal {
     /// Nothing remembered. Must be called within a tokio runtime.
     pub(crate) fn new(options: &HealOptions) -> Heal {
+        let memory = Memory {
+            next_check: check::first_at(options, rand::random()),
+            ..Memory::default()
+        };
         Heal {
-            memory: Mutex::default(),
+            memory: Mutex::new(memory),
             scrub_pacer: Pacer::new(options.scrub_bytes_per_second),
             inspections: Semaphore::new(INSPECTIONS_AT_ONCE),
         }
@@ -109,12 +116,10 @@ pub(crate) fn start(registry: &Arc<Registry>) {
     every(registry, "surplus copies", round, |registry| {
         Box::pin(async move { registry.trim_surplus().await })
     });
-    every(
-        registry,
-        "check copies",
-        options.check_interval,
-        |registry| Box::pin(async move { registry.check_copies().await }),
-    );
+    let look = round.min(options.check_interval);
+    every(registry, "check copies", look, |registry| {
+        Box::pin(async move { registry.check_if_due().await })
+    });
     every(registry, "scrub", round, |registry| {
         Box::pin(async move { registry.scrub_if_due().await })
     });

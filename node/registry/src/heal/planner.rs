@@ -71,6 +71,7 @@ impl Planner {
         situation: &Situation,
         now: Duration,
     ) -> Vec<Missing> {
+        self.forget_found(&missing);
         let mut due: Vec<(Duration, Missing)> = Vec::new();
         for blob in missing {
             let known = *self.known.entry(blob.digest).or_insert(Known {
@@ -102,6 +103,14 @@ impl Planner {
     pub(super) fn backed_off(&self, now: Duration) -> usize {
         let waits = |known: &&Known| known.failures > 0 && known.not_before > now;
         self.known.values().filter(waits).count()
+    }
+
+    /// What is not missing any more has to settle anew when it is missing again: most of these were copies on their way.
+    /// Failures are remembered longer, as a blob may only be too far down the list.
+    fn forget_found(&mut self, missing: &[Missing]) {
+        let missing: BTreeSet<Digest> = missing.iter().map(|blob| blob.digest).collect();
+        self.known
+            .retain(|digest, known| known.failures > 0 || missing.contains(digest));
     }
 
     /// Those that were due first: they are done, or not missing any more.
@@ -218,6 +227,22 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_came_and_is_lost_again_settles_anew() {
+        let situation = situation(3, &[1, 2, 3], &[], 3);
+        let (lost, other) = (missing(1, &[1, 2]), missing(2, &[1, 2]));
+        let mut planner = Planner::default();
+        planner.plan(vec![lost.clone()], &situation, seconds(0));
+        planner.plan(vec![], &situation, seconds(1));
+        let both = vec![lost, other];
+        assert!(
+            planner
+                .plan(both.clone(), &situation, seconds(100))
+                .is_empty()
+        );
+        assert_eq!(planner.plan(both, &situation, seconds(105)).len(), 2);
+    }
+
+    #[test]
     fn a_silent_node_is_passed_over_and_an_idle_one_after_a_while() {
         for number in 0..20 {
             let blob = missing(number, &[1, 2]);
@@ -274,10 +299,19 @@ mod tests {
     fn memory_is_bounded() {
         let situation = situation(3, &[1, 2, 3], &[], 3);
         let mut planner = Planner::default();
+        // What failed is remembered, but not all of it.
         for page in 0..5 {
-            let blobs = (0..4_096).map(|number| missing(page * 4_096 + number, &[1]));
-            planner.plan(blobs.collect(), &situation, seconds(u64::from(page)));
+            let now = seconds(u64::from(page));
+            let blobs: Vec<Missing> = (0..4_096)
+                .map(|number| missing(page * 4_096 + number, &[1]))
+                .collect();
+            planner.plan(blobs.clone(), &situation, now);
+            for blob in &blobs {
+                planner.failed(&blob.digest, now);
+            }
         }
         assert_eq!(planner.known.len(), REMEMBERED);
+        planner.plan(vec![missing(0, &[1])], &situation, seconds(10));
+        assert!(planner.known.len() <= REMEMBERED);
     }
 }

@@ -24,7 +24,7 @@ const ROUND_BLOBS: usize = 4_096;
 /// After this time a round starts nothing new: what was lost meanwhile may be more urgent.
 const ROUND_TIME: Duration = Duration::from_secs(30);
 
-/// Copies made at once in the whole cluster, about: each node makes its share.
+/// Copies made at once in the whole cluster, large and small: each node makes its share of them.
 const CLUSTER_MAX: usize = 64;
 
 /// A copy of at most so many bytes waits for the log longer than for its bytes: this many of them are made in the
@@ -54,9 +54,8 @@ impl Registry {
             reachable: self.peers.reachable().into_iter().collect(),
             ..situation
         };
-        let parallel = self.options.heal.repair_parallel;
-        let parallel = parallel.min(CLUSTER_MAX / situation.up.len().max(1)).max(1);
-        let places = Semaphore::new(parallel * SMALL_AT_ONCE as usize);
+        let width = Width::of(self.options.heal.repair_parallel, situation.up.len());
+        let places = Semaphore::new(width.places);
         let plan = self
             .heal
             .memory()
@@ -67,7 +66,7 @@ impl Registry {
             .take_while(|_| {
                 futures::future::ready(Instant::now() < until && !full.load(Ordering::Relaxed))
             })
-            .for_each_concurrent(parallel.max(SMALL_MAX), |blob| {
+            .for_each_concurrent(width.copies, |blob| {
                 let (full, places) = (&full, &places);
                 async move {
                     let is_small = blob.size_bytes <= SMALL_BYTES;
@@ -139,10 +138,19 @@ impl Registry {
     }
 
     /// A file that no local record knows is counted when its blob lacks copies, which is cheaper than a transfer. Otherwise
-    /// it goes to the trash.
+    /// it goes to the trash. While this node is down or drains none can be counted, and whether the file will be wanted is
+    /// not known: it waits for a later walk.
     pub(crate) async fn adopt_or_discard(&self, digest: &Digest) -> Result<()> {
-        let lacks = self.look(|view| Ok(missing_of(view, digest)?.is_some()))?;
-        if lacks.value && self.adopt(digest).await? {
+        let me = self.log.node_id();
+        let seen = self.look(|view| {
+            let is_up = query::node(view, me)?.is_some_and(|me| me.state == NodeState::Up);
+            Ok((is_up, missing_of(view, digest)?.is_some()))
+        });
+        let (is_up, lacks) = seen?.value;
+        if !is_up {
+            return Ok(());
+        }
+        if lacks && self.adopt(digest).await? {
             self.heal.memory().counts.adopted += 1;
             return Ok(());
         }
@@ -191,6 +199,27 @@ impl Registry {
                 tracing::warn!(error = %error, "the health of the blob directory cannot be told");
                 false
             }
+        }
+    }
+}
+
+/// How much one node does at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Width {
+    /// Copies of any size.
+    copies: usize,
+    /// A large copy takes [`SMALL_AT_ONCE`] of these, a small one takes one.
+    places: usize,
+}
+
+impl Width {
+    /// The width of each of `nodes` nodes that are up, of which each wants to make `parallel` large copies at once.
+    fn of(parallel: usize, nodes: usize) -> Width {
+        let share = (CLUSTER_MAX / nodes.max(1)).max(1);
+        let large = parallel.min(share);
+        Width {
+            copies: large.max(SMALL_MAX).min(share),
+            places: large * SMALL_AT_ONCE as usize,
         }
     }
 }
@@ -270,4 +299,39 @@ fn missing_of(
             is_referenced: query::is_referenced(view, digest)?,
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cluster_makes_64_copies_at_once_however_small_and_many_its_nodes() {
+        for nodes in 1..=CLUSTER_MAX {
+            for parallel in [1, 4, 64] {
+                let width = Width::of(parallel, nodes);
+                assert!(
+                    nodes * width.copies <= CLUSTER_MAX,
+                    "{nodes} nodes: {width:?}"
+                );
+                let large = width.places / SMALL_AT_ONCE as usize;
+                assert!(
+                    (1..=parallel.min(width.copies)).contains(&large),
+                    "{width:?}"
+                );
+            }
+        }
+        let width = |parallel, nodes| {
+            (
+                Width::of(parallel, nodes).copies,
+                Width::of(parallel, nodes).places,
+            )
+        };
+        assert_eq!(width(4, 1), (SMALL_MAX, 32));
+        assert_eq!(width(4, 3), (21, 32));
+        assert_eq!(width(4, 5), (12, 32));
+        assert_eq!(width(64, 1), (64, 512));
+        // More nodes than copies: each makes one, or copies of some nodes would never come.
+        assert_eq!(width(4, 100), (1, 8));
+    }
 }

@@ -30,7 +30,7 @@ pub struct HealCounts {
     pub quarantined: u64,
     /// Of them, reported lost.
     pub reported_lost: u64,
-    /// Comparisons of the directory with the state.
+    /// Comparisons of the directory with the state that ended.
     pub checks: u64,
 }
 
@@ -62,6 +62,12 @@ pub struct RepairStatus {
     pub nodes: Vec<NodeHealth>,
     /// The blob directory of this node.
     pub health: BlobHealth,
+    /// Copies of this node that somebody found bad and that are being read again.
+    pub suspect_copies: usize,
+    /// How long ago the directory was last compared with the state; `None` before the first time.
+    pub checked_ago: Option<Duration>,
+    /// How long until it is compared again; zero while it is, or while this node is not up to date.
+    pub next_check_in: Duration,
 }
 
 /// Scrub as one node sees it.
@@ -106,6 +112,9 @@ impl Registry {
                 })
                 .collect(),
             health,
+            suspect_copies: memory.inspected.len(),
+            checked_ago: memory.last_check.map(|at| now.saturating_sub(at)),
+            next_check_in: memory.next_check.saturating_sub(now),
         })
     }
 

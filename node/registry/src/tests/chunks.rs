@@ -243,26 +243,76 @@ async fn a_second_writer_is_told_where_the_first_stands() {
         .unwrap();
 }
 
-#[tokio::test]
-async fn a_blob_may_not_outgrow_the_limit() {
-    let options = crate::RegistryOptions {
+fn at_most_1000_bytes() -> crate::RegistryOptions {
+    crate::RegistryOptions {
         upload_max_bytes: Some(1000),
         ..crate::RegistryOptions::default()
-    };
-    let cluster = Cluster::with_options(1, 1, 1, options);
+    }
+}
+
+fn assert_too_large<T: std::fmt::Debug>(outcome: crate::Result<T>) {
+    let is_refused = matches!(
+        outcome,
+        Err(RegistryError::BlobTooLarge { limit_bytes: 1000 })
+    );
+    assert!(is_refused, "{outcome:?}");
+}
+
+/// A chunk whose headers do not say how long it is.
+fn streamed(bytes: &Bytes) -> Chunk {
+    Chunk {
+        length_bytes: None,
+        ..chunk(bytes)
+    }
+}
+
+#[tokio::test]
+async fn a_blob_may_not_outgrow_the_limit() {
+    let cluster = Cluster::with_options(1, 1, 1, at_most_1000_bytes());
     let registry = cluster.registry(1);
     let blob = pattern(1001, 1);
-    let announced = push(registry, &repository(), &blob).await;
-    assert!(matches!(announced, Err(RegistryError::SizeInvalid { .. })));
-    let streamed = Chunk {
-        length_bytes: None,
-        ..chunk(&blob)
-    };
-    let streamed = registry
-        .push_blob(&caller(), &repository(), &sha256(&blob), streamed)
+    assert_too_large(push(registry, &repository(), &blob).await);
+    let digest = sha256(&blob);
+    let pushed = registry
+        .push_blob(&caller(), &repository(), &digest, streamed(&blob))
         .await;
-    assert!(matches!(streamed, Err(RegistryError::SizeInvalid { .. })));
+    assert_too_large(pushed);
     push(registry, &repository(), &blob.slice(..1000))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn an_upload_that_outgrows_the_limit_is_over_whoever_passes_it_on() {
+    let cluster = Cluster::with_options(2, 2, 2, at_most_1000_bytes());
+    let blob = pattern(1001, 1);
+    for (node, is_announced) in [(1, false), (1, true), (2, false), (2, true)] {
+        let registry = cluster.registry(node);
+        let id = start(&cluster).await;
+        let first = registry
+            .append_upload(&caller(), &repository(), &id, chunk(&blob.slice(..600)))
+            .await
+            .unwrap();
+        assert_eq!(first.offset_bytes, 600);
+        let rest = blob.slice(600..);
+        let rest = if is_announced {
+            ranged(600, &rest)
+        } else {
+            streamed(&rest)
+        };
+        let outcome = registry
+            .append_upload(&caller(), &repository(), &id, rest)
+            .await;
+        assert_too_large(outcome);
+        let status = registry.upload_status(&caller(), &repository(), &id).await;
+        assert!(matches!(status, Err(RegistryError::UploadUnknown)));
+        assert!(
+            cluster.nodes[0]
+                .blobs
+                .staged_names()
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    }
 }

@@ -9,13 +9,16 @@ use metadata::command::Precondition;
 use oci::{Algorithm, ContentRange, Digest, MediaType, Reference, RepositoryName, Tag, media_type};
 
 use super::fixture::Cluster;
-use crate::{BlobInfo, BodyError, BodyStream, Caller, Chunk, ManifestPut, Registry, Result, Seen};
+use crate::{
+    BlobInfo, BodyError, BodyStream, Caller, Chunk, ManifestPut, Registry, Result, Seen, SeenState,
+};
 
 pub(super) fn caller() -> Caller {
     Caller {
         subject: "alice".into(),
         min_revision: None,
         deadline: Instant::now() + Duration::from_secs(20),
+        seen: SeenState::default(),
     }
 }
 
@@ -205,13 +208,13 @@ pub(super) async fn push_image(
     body
 }
 
+/// Starts an upload; its id.
+pub(super) async fn begin(registry: &Arc<Registry>) -> String {
+    let started = registry.start_upload(&caller(), &repository()).await;
+    started.unwrap().value.id
+}
+
 /// Starts an upload on the first node; its id.
 pub(super) async fn start(cluster: &Cluster) -> String {
-    cluster
-        .registry(1)
-        .start_upload(&caller(), &repository())
-        .await
-        .unwrap()
-        .value
-        .id
+    begin(cluster.registry(1)).await
 }

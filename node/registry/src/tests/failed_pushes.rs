@@ -18,12 +18,7 @@ async fn a_renewal_that_failed_is_made_up_for() {
     };
     let cluster = Cluster::with_options(1, 1, 1, options);
     let registry = cluster.registry(1);
-    let id = registry
-        .start_upload(&caller(), &repository())
-        .await
-        .unwrap()
-        .value
-        .id;
+    let id = begin(registry).await;
     let blob = pattern(100, 1);
     registry
         .append_upload(&caller(), &repository(), &id, chunk(&blob))
@@ -48,12 +43,7 @@ async fn a_small_push_that_failed_keeps_no_copies_going() {
     let registry = cluster.registry(1);
     let blob = pattern(100, 1);
     let digest = sha256(&blob);
-    let id = registry
-        .start_upload(&caller(), &repository())
-        .await
-        .unwrap()
-        .value
-        .id;
+    let id = begin(registry).await;
     cluster.network.hold(NodeId(2));
     let finish = registry
         .finish_upload(&caller(), &repository(), &id, &digest, chunk(&blob))

@@ -259,6 +259,18 @@ impl Cluster {
         .await;
     }
 
+    /// The first record of the state whose key begins so.
+    pub(super) fn first_record(&self, prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let mut first = None;
+        let state = self.log.snapshot();
+        let scanned = state.scan(prefix, None, &mut |key, value| {
+            first = Some((key.to_vec(), value.to_vec()));
+            std::ops::ControlFlow::Break(())
+        });
+        scanned.unwrap();
+        first.unwrap()
+    }
+
     /// The log index of the latest entry.
     pub(super) fn applied(&self) -> LogIndex {
         self.log.snapshot().applied()

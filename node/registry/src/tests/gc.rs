@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use metadata::key::{self, Table};
 use metadata::query;
-use metadata::view::MetadataView as _;
 use oci::{Digest, Reference};
 
 use super::fixture::*;
@@ -193,16 +192,8 @@ async fn a_manifest_that_the_indexes_forgot_stops_everything() {
     let registry = cluster.registry(1);
     push_image(registry, &repository(), "v1", 1).await;
     let layer = sha256(&blobs_of(1)[1]);
-    let mut edge = None;
-    let prefix = key::of_digest(Table::Edge, &layer);
-    let state = cluster.log.snapshot();
-    state
-        .scan(&prefix, None, &mut |key, _| {
-            edge = Some(key.to_vec());
-            std::ops::ControlFlow::Break(())
-        })
-        .unwrap();
-    cluster.log.damage(edge.unwrap(), None);
+    let (edge, _) = cluster.first_record(&key::of_digest(Table::Edge, &layer));
+    cluster.log.damage(edge, None);
     // The log believes now that nothing needs the layer.
     registry
         .delete_blob(&caller(), &repository(), &layer)
@@ -440,11 +431,25 @@ async fn it_can_say_why_something_is_kept_and_when_it_goes() {
     delete_manifest(&cluster, &body).await;
     expect(
         lines(sha256(&body)).await,
-        &["can be restored", "in 60 min"],
+        &[
+            "deleted 0 ms ago by",
+            "tagged v1",
+            "can be restored",
+            "in 60 min",
+        ],
     );
     expect(lines(layer).await, &["can be restored", &manifest]);
     cluster.log.advance_ms(24 * HOUR_MS).unwrap();
     run(&cluster).await;
+    expect(
+        lines(sha256(&body)).await,
+        &[
+            "manifest of",
+            "team/app: deleted 24 h ago by",
+            "tagged v1; purged 0 ms ago",
+            "cannot be restored",
+        ],
+    );
     expect(lines(layer).await, &["condemned", "in 60 min"]);
     cluster.log.advance_ms(HOUR_MS).unwrap();
     run(&cluster).await;

@@ -347,7 +347,7 @@ async fn what_was_deleted_and_forgotten_while_a_node_slept_goes_without_waiting_
     .await;
     lagging.freeze();
     assert_eq!(registry.gc_run().await.unwrap().deleted_blobs, 1);
-    let lag = metadata::apply::DELETED_BLOB_TTL_MS;
+    let lag = metadata::apply::DELETED_TTL_MS;
     cluster.log.advance_ms(lag).unwrap();
     registry.gc_run().await.unwrap();
     let state = cluster.log.snapshot();

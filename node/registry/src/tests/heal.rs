@@ -6,7 +6,6 @@ use bytes::Bytes;
 use metadata::command::{Command, NodeState, ReportLost, SetNodeState};
 use metadata::ids::NodeId;
 use metadata::key::{self, Table};
-use metadata::view::MetadataView as _;
 use oci::Digest;
 
 use super::fixture::*;
@@ -401,13 +400,23 @@ async fn a_file_that_no_record_knows_is_counted_instead_of_copied() {
         .await
         .unwrap();
     assert_eq!(cluster.holders(&digest), [1]);
+    let set = |state| {
+        let node = NodeId(2);
+        let change = SetNodeState { node, state };
+        cluster.log.apply(Command::SetNodeState(change)).unwrap();
+    };
+    set(NodeState::Down);
     let from = files_of(&cluster, 1).remove(0);
     let root = cluster.root();
     let to = root
         .join("2")
         .join(from.strip_prefix(root.join("1")).unwrap());
     std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-    std::fs::copy(from, to).unwrap();
+    std::fs::copy(from, &to).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(cluster.holders(&digest), [1], "the node is down");
+    assert!(to.exists(), "it waits for the node");
+    set(NodeState::Up);
     eventually("it is counted", || async {
         cluster.holders(&digest) == [1, 2]
     })
@@ -425,15 +434,7 @@ async fn a_damaged_manifest_is_found_named_and_alarms() {
     let cluster = Cluster::on_disk_with(1, 1, 1, quick());
     let registry = cluster.registry(1);
     let manifest = push_image(registry, &repository(), "v1", 1).await;
-    let mut stored = None;
-    let state = cluster.log.snapshot();
-    state
-        .scan(&key::table(Table::ManifestBody), None, &mut |key, value| {
-            stored = Some((key.to_vec(), value.to_vec()));
-            std::ops::ControlFlow::Break(())
-        })
-        .unwrap();
-    let (key, mut body) = stored.unwrap();
+    let (key, mut body) = cluster.first_record(&key::table(Table::ManifestBody));
     body[0] ^= 1;
     cluster.log.damage(key, Some(body));
     assert_eq!(registry.alarm(), None, "nobody has looked yet");

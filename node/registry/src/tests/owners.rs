@@ -8,13 +8,7 @@ use super::fixture::*;
 use crate::RegistryError;
 
 async fn start_on(cluster: &Cluster, node: u64) -> String {
-    cluster
-        .registry(node)
-        .start_upload(&caller(), &repository())
-        .await
-        .unwrap()
-        .value
-        .id
+    begin(cluster.registry(node)).await
 }
 
 #[tokio::test]

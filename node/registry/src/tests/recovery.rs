@@ -25,12 +25,7 @@ async fn a_session_resumes_after_a_restart_where_its_bytes_are_durable() {
     let mut ids = Vec::new();
     for blob in [&large, &small] {
         let registry = cluster.registry(1);
-        let id = registry
-            .start_upload(&caller(), &repository())
-            .await
-            .unwrap()
-            .value
-            .id;
+        let id = begin(registry).await;
         let half = chunk(&blob.slice(..blob.len() / 2));
         registry
             .append_upload(&caller(), &repository(), &id, half)
@@ -88,12 +83,7 @@ async fn an_idle_session_expires_and_its_bytes_go() {
     cluster.start(NodeId(1), blobs);
     let registry = cluster.registry(1);
     let blob = pattern(2 * SMALL_BYTES, 1);
-    let id = registry
-        .start_upload(&caller(), &repository())
-        .await
-        .unwrap()
-        .value
-        .id;
+    let id = begin(registry).await;
     registry
         .append_upload(&caller(), &repository(), &id, chunk(&blob))
         .await
@@ -122,12 +112,7 @@ async fn what_a_crash_left_of_an_expired_session_goes() {
     let mut cluster = Cluster::on_disk(1, 1, 1);
     let registry = cluster.registry(1);
     let blob = pattern(2 * SMALL_BYTES, 1);
-    let id = registry
-        .start_upload(&caller(), &repository())
-        .await
-        .unwrap()
-        .value
-        .id;
+    let id = begin(registry).await;
     registry
         .append_upload(&caller(), &repository(), &id, chunk(&blob))
         .await
@@ -161,12 +146,7 @@ async fn a_session_that_receives_bytes_does_not_expire() {
     let cluster = Cluster::with_options(1, 1, 1, expiring());
     let registry = cluster.registry(1);
     let blob = pattern(1000, 1);
-    let id = registry
-        .start_upload(&caller(), &repository())
-        .await
-        .unwrap()
-        .value
-        .id;
+    let id = begin(registry).await;
     for start in (0..900).step_by(100) {
         let part = ranged(start as u64, &blob.slice(start..start + 100));
         registry
@@ -182,12 +162,7 @@ async fn a_session_that_receives_bytes_does_not_expire() {
         .await
         .unwrap();
     // Without new bytes there is no renewal.
-    let id = registry
-        .start_upload(&caller(), &repository())
-        .await
-        .unwrap()
-        .value
-        .id;
+    let id = begin(registry).await;
     registry
         .append_upload(&caller(), &repository(), &id, chunk(&blob))
         .await
@@ -206,12 +181,7 @@ async fn an_upload_starts_with_a_whole_lifetime() {
     let registry = cluster.registry(1);
     for waited_ms in [0, TTL_MS / 2, TTL_MS, TTL_MS, 10 * TTL_MS] {
         cluster.log.advance_ms(waited_ms).unwrap();
-        let id = registry
-            .start_upload(&caller(), &repository())
-            .await
-            .unwrap()
-            .value
-            .id;
+        let id = begin(registry).await;
         cluster.log.advance_ms(TTL_MS - 1).unwrap();
         registry
             .append_upload(&caller(), &repository(), &id, empty())
@@ -224,12 +194,7 @@ async fn an_upload_starts_with_a_whole_lifetime() {
 async fn a_ticket_that_expires_under_a_writer_ends_its_upload() {
     let cluster = Cluster::with_options(1, 1, 1, expiring());
     let registry = cluster.registry(1).clone();
-    let id = registry
-        .start_upload(&caller(), &repository())
-        .await
-        .unwrap()
-        .value
-        .id;
+    let id = begin(&registry).await;
     let (sender, receiver) = futures::channel::mpsc::unbounded::<bytes::Bytes>();
     let body = Box::pin(futures::StreamExt::map(receiver, Ok));
     let slow = crate::Chunk {
@@ -279,12 +244,7 @@ async fn a_push_needs_w_copies_and_goes_on_when_they_can_be_made() {
         for (seed, length) in [(1, 100), (2, 5 * SMALL_BYTES)] {
             let blob = pattern(length, seed);
             let digest = sha256(&blob);
-            let id = registry
-                .start_upload(&caller(), &repository())
-                .await
-                .unwrap()
-                .value
-                .id;
+            let id = begin(registry).await;
             cluster.network.cut(NodeId(1), NodeId(2));
             cluster.network.cut(NodeId(1), NodeId(3));
             for chunk in [chunk(&blob), empty()] {
@@ -412,12 +372,7 @@ async fn an_unknown_outcome_is_said_to_be_unknown() {
     let registry = cluster.registry(1);
     let blob = pattern(100, 1);
     let digest = sha256(&blob);
-    let id = registry
-        .start_upload(&caller(), &repository())
-        .await
-        .unwrap()
-        .value
-        .id;
+    let id = begin(registry).await;
     registry
         .append_upload(&caller(), &repository(), &id, chunk(&blob))
         .await
@@ -461,12 +416,7 @@ async fn a_client_that_leaves_does_not_stop_what_it_began() {
     let cluster = Cluster::single();
     let registry = cluster.registry(1);
     let blob = pattern(100, 1);
-    let id = registry
-        .start_upload(&caller(), &repository())
-        .await
-        .unwrap()
-        .value
-        .id;
+    let id = begin(registry).await;
     let digest = sha256(&blob);
     let (who, repository) = (caller(), repository());
     let mut finish =

@@ -33,10 +33,10 @@ async fn many_tags_move_together() {
     // One tag that does not fit keeps all of them.
     let tags = vec![tag("c"), tag("old")];
     let answer = put_all(tags, Precondition::Absent).await;
-    let Err(RegistryError::PreconditionFailed { current, revision }) = answer else {
+    let Err(RegistryError::PreconditionFailed { current }) = answer else {
         panic!("{answer:?}")
     };
-    assert_eq!((current, revision), (Some(sha256(&old)), cluster.applied()));
+    assert_eq!(current, Some(sha256(&old)));
     let missing = registry
         .manifest_info(&caller(), &repository(), &by_tag("c"))
         .await;
@@ -59,10 +59,7 @@ async fn preconditions_are_decided_by_the_log() {
         assert!(
             matches!(
                 answer,
-                Err(RegistryError::PreconditionFailed {
-                    current: Some(_),
-                    ..
-                })
+                Err(RegistryError::PreconditionFailed { current: Some(_) })
             ),
             "{refused:?}"
         );
@@ -73,7 +70,7 @@ async fn preconditions_are_decided_by_the_log() {
         assert!(
             matches!(
                 answer,
-                Err(RegistryError::PreconditionFailed { current: None, .. })
+                Err(RegistryError::PreconditionFailed { current: None })
             ),
             "{refused:?}"
         );

@@ -5,10 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metadata::ids::NodeId;
-use proto::blob::blob_service_client::BlobServiceClient;
-use tonic::transport::Channel;
 
-use crate::transport;
+use crate::transport::{self, Client};
 
 /// Failures in a row after which a peer counts as unreachable. One alone may be a connection that broke while idle.
 const FAILURES_MAX: u32 = 2;
@@ -19,8 +17,8 @@ const SMOOTHING: u64 = 8;
 pub(super) struct Connection {
     pub(super) node: NodeId,
     pub(super) address: String,
-    bulk: BlobServiceClient<Channel>,
-    control: BlobServiceClient<Channel>,
+    bulk: Client,
+    control: Client,
     health: Mutex<Health>,
     /// As of its last ping.
     serves_clients: AtomicBool,
@@ -50,12 +48,12 @@ impl Connection {
     }
 
     /// For streams of bytes.
-    pub(super) fn bulk(&self) -> BlobServiceClient<Channel> {
+    pub(super) fn bulk(&self) -> Client {
         self.bulk.clone()
     }
 
     /// For small calls.
-    pub(super) fn control(&self) -> BlobServiceClient<Channel> {
+    pub(super) fn control(&self) -> Client {
         self.control.clone()
     }
 

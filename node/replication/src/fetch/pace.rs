@@ -13,13 +13,12 @@ impl Replication {
         let nodes = [self.log.node_id(), source];
         let is_busy = nodes.iter().any(|&node| self.peers.serves_clients(node));
         let options = &self.options;
-        let idle = options.repair_bytes_per_second;
-        let busy = options.repair_busy_bytes_per_second;
-        let rate = match (is_busy, idle, busy) {
-            (false, _, _) | (true, _, 0) => idle,
-            (true, 0, _) => busy,
-            (true, _, _) => idle.min(busy),
-        };
+        let limits = [
+            Some(options.repair_bytes_per_second),
+            is_busy.then_some(options.repair_busy_bytes_per_second),
+        ];
+        let set = limits.into_iter().flatten().filter(|limit| *limit > 0);
+        let rate = set.min().unwrap_or(0);
         self.repair_pacer.take_at(bytes, rate).await;
     }
 }

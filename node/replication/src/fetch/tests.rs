@@ -260,6 +260,26 @@ async fn without_a_quorum_blobs_are_served_but_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_drains_serves_what_it_has_not_and_keeps_no_new_copy() {
+    let cluster = Cluster::new(3, 3, 2);
+    let body = noise(MIB, 16);
+    let digest = cluster.put(&body, &[TWO, THREE]).await;
+    let drain = metadata::command::SetNodeState {
+        node: ONE,
+        state: metadata::command::NodeState::Draining,
+    };
+    let drain = metadata::command::Command::SetNodeState(drain);
+    cluster.log.apply(drain).unwrap();
+    let reader = open(&cluster, &digest, body.len()).await.unwrap();
+    assert_eq!(read_all(&reader).await.unwrap(), body);
+    drop(reader);
+    eventually("the bytes are discarded", async || running(&cluster) == 0).await;
+    assert!(!cluster.has(ONE, &digest).await);
+    assert_eq!(cluster.holders(&digest), [TWO, THREE]);
+    stop(cluster).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_counted_copy_that_is_gone_is_replaced() {
     let cluster = Cluster::new(3, 2, 1);
     let body = noise(MIB, 13);

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use metadata::command::{AddPlacement, Command};
 use metadata::ids::{NodeId, TicketId};
-use metadata::response::Response;
+use metadata::response::{Rejection, Response};
 use storage::blob::ReadMark;
 use storage::failpoints::blob_hit;
 use tokio::sync::{oneshot, watch};
@@ -346,6 +346,11 @@ async fn place(
         digest: end.digest,
     };
     match replication.propose(Command::AddPlacement(placement)).await {
+        // It was up when it was chosen. Another node may take its place.
+        Ok(Response::Rejected(rejection @ Rejection::NodeNotUp(_))) => Err(PeerError::Refused {
+            node,
+            reason: format!("its copy is not counted: {rejection}"),
+        }),
         Ok(Response::Rejected(rejection)) => {
             tracing::info!(peer = %node, digest = %end.digest, %rejection, "a later copy is not counted");
             Ok(Placing::Refused)

@@ -38,6 +38,8 @@ use crate::state;
 pub struct Copies {
     /// Other nodes on which the blob is durable and pinned; this node is not among them. For `CommitBlob`.
     pub holders: Vec<NodeId>,
+    /// Whether the copy on this node counts, too; not when it drained or was down as the upload began.
+    pub counts_own: bool,
     /// Nodes that still receive it. For `CommitBlob`.
     pub stragglers: u32,
 }
@@ -49,6 +51,8 @@ pub struct Spread {
     progress: watch::Receiver<Progress>,
     settle: Option<oneshot::Sender<Settlement>>,
     counted: Vec<NodeId>,
+    /// Decided at the start: the number of copies on their way follows from it.
+    counts_own: bool,
 }
 
 impl Replication {
@@ -89,8 +93,8 @@ impl Replication {
 
     fn start(self: &Arc<Self>, source: Source, key: &[u8]) -> Result<Spread, ReplicationError> {
         let cluster = state::cluster(self.log.as_ref())?;
-        let wanted = cluster.copies.saturating_sub(1);
-        let needed = cluster.write_copies.saturating_sub(1);
+        let counts_own = cluster.counts_own;
+        let (wanted, needed) = cluster.elsewhere(counts_own);
         let (end, end_seen) = watch::channel(None);
         let (publish, progress) = watch::channel(Progress::default());
         let mut settle = None;
@@ -113,13 +117,14 @@ impl Replication {
             progress,
             settle,
             counted: Vec::new(),
+            counts_own,
         })
     }
 }
 
 impl Spread {
     /// Tells the peers how the blob ends and waits until W copies are durable, counting the one the caller makes
-    /// itself meanwhile. Waits a little longer for copies that are almost there.
+    /// itself meanwhile where that counts. Waits a little longer for copies that are almost there.
     ///
     /// May be called again after an error, with the same end: peers that failed are tried anew.
     /// Cancel safe.
@@ -129,12 +134,12 @@ impl Spread {
     pub async fn finish(&mut self, end: PushEnd) -> Result<Copies, ReplicationError> {
         let cluster = state::cluster(self.replication.log.as_ref())?;
         self.end.send_replace(Some(end));
-        let wanted = cluster.write_copies.saturating_sub(1);
+        let (all, needed) = cluster.elsewhere(self.counts_own);
         let options = &self.replication.options;
-        if wanted > 0 {
-            self.wait_for(wanted, options.copies_timeout).await?;
+        if needed > 0 {
+            self.wait_for(needed, options.copies_timeout).await?;
         }
-        let (all, linger) = (cluster.copies.saturating_sub(1), options.linger);
+        let linger = options.linger;
         let mut progress = self.progress.clone();
         let almost = progress.wait_for(|now| now.durable.len() >= all || now.running == 0);
         // Neither the timeout nor a coordinator that stopped matters: W copies are durable.
@@ -145,6 +150,7 @@ impl Spread {
         Ok(Copies {
             stragglers: now.running.min(missing),
             holders: now.durable,
+            counts_own: self.counts_own,
         })
     }
 
@@ -171,7 +177,8 @@ impl Spread {
             Ok(Err(_)) if self.settle.is_some() => return Err(ReplicationError::ShuttingDown),
             Ok(Err(_)) | Err(_) => {}
         }
-        let count = |copies: usize| u32::try_from(copies + 1).unwrap_or(u32::MAX);
+        let own = usize::from(self.counts_own);
+        let count = |copies: usize| u32::try_from(copies + own).unwrap_or(u32::MAX);
         let reached = count(self.progress.borrow().durable.len());
         Err(ReplicationError::TooFewCopies {
             reached,

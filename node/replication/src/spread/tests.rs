@@ -4,6 +4,7 @@ use super::*;
 use crate::ReplicationOptions;
 use crate::testing::{Cluster, ONE, THREE, TWO, eventually, noise, sha256, staged, stop};
 use bytes::Bytes;
+use metadata::command::{Command, NodeState, SetNodeState};
 use storage::blob::BlobStore;
 
 const MIB: usize = 1024 * 1024;
@@ -30,7 +31,7 @@ async fn a_single_node_copies_to_nobody() {
     let staged = staged(&cluster, &body).await;
     let mut spread = start(&cluster, staged.reader());
     let copies = spread.finish(end_of(&cluster, &body)).await.unwrap();
-    assert_eq!(copies, Copies::default());
+    assert_eq!((copies.holders, copies.counts_own), (vec![], true));
     spread.stragglers(None);
     stop(cluster).await;
 }
@@ -51,6 +52,7 @@ async fn bytes_flow_while_they_arrive_and_every_peer_stores_them() {
         copies,
         Copies {
             holders: vec![TWO, THREE],
+            counts_own: true,
             stragglers: 0
         }
     );
@@ -100,6 +102,7 @@ async fn w_copies_are_enough_with_one_peer_dead() {
         copies,
         Copies {
             holders: vec![TWO],
+            counts_own: true,
             stragglers: 0
         }
     );
@@ -213,6 +216,7 @@ async fn a_straggler_is_pinned_and_counted_later() {
         copies,
         Copies {
             holders: vec![TWO],
+            counts_own: true,
             stragglers: 1
         }
     );
@@ -364,6 +368,60 @@ async fn a_straggler_that_dies_is_replaced_under_the_same_ticket() {
     .await;
     assert_eq!(cluster.holders(&end.digest).len(), 3);
     eventually("the ticket is closed", async || cluster.is_closed(repair)).await;
+    stop(cluster).await;
+}
+
+/// It was up when it was chosen, and gets no copy any more.
+#[tokio::test(start_paused = true)]
+async fn a_straggler_that_drains_meanwhile_is_replaced_under_the_same_ticket() {
+    let cluster = Cluster::new(4, 3, 2);
+    let body = noise(MIB, 34);
+    let staged = staged(&cluster, &body).await;
+    let order = placement_of(&[NodeId(2), NodeId(3), NodeId(4)]);
+    let (slow, spare) = (order[1], order[2]);
+    cluster.network.hold(slow);
+    let mut spread = start(&cluster, staged.reader());
+    let end = end_of(&cluster, &body);
+    let copies = spread.finish(end).await.unwrap();
+    assert_eq!((copies.holders, copies.stragglers), (vec![order[0]], 1));
+    let repair = cluster.commit_blob(end, &[ONE, order[0]], 1).unwrap();
+    let drain = SetNodeState {
+        node: slow,
+        state: NodeState::Draining,
+    };
+    cluster.log.apply(Command::SetNodeState(drain)).unwrap();
+    spread.stragglers(Some(repair));
+    cluster.network.release(slow);
+    eventually("the ticket is closed", async || cluster.is_closed(repair)).await;
+    let mut expected = vec![ONE, order[0], spare];
+    expected.sort_unstable();
+    assert_eq!(cluster.holders(&end.digest), expected);
+    stop(cluster).await;
+}
+
+/// Or a node that drains while pushes go on through it would never be empty.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_drains_makes_all_copies_elsewhere() {
+    let cluster = Cluster::new(4, 3, 2);
+    for state in [NodeState::Draining, NodeState::Down] {
+        let node = ONE;
+        let change = SetNodeState { node, state };
+        cluster.log.apply(Command::SetNodeState(change)).unwrap();
+        let body = noise(MIB, state as u64);
+        let staged = staged(&cluster, &body).await;
+        let mut spread = start(&cluster, staged.reader());
+        // What it counted when the upload began is what holds.
+        let node = ONE;
+        let back = SetNodeState {
+            node,
+            state: NodeState::Up,
+        };
+        cluster.log.apply(Command::SetNodeState(back)).unwrap();
+        let copies = spread.finish(end_of(&cluster, &body)).await.unwrap();
+        assert!(!copies.counts_own);
+        assert_eq!(copies.holders.len(), 3);
+        spread.stragglers(None);
+    }
     stop(cluster).await;
 }
 

@@ -66,6 +66,8 @@ pub struct Walk {
     /// Names under which something was staged before this process began and that nobody uses. The caller
     /// discards those that belong to nothing.
     pub staged: Vec<String>,
+    /// What is in the way of blobs and uploads under a name that neither has, and was not removed.
+    pub foreign: Vec<PathBuf>,
     /// Files that were removed: incomplete ones, and what cannot be anything of ours.
     pub removed_files: u64,
     /// Where to go on; `None` at the end.

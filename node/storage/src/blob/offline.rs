@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use metadata::ids::TicketId;
 use oci::Digest;
 
 use super::names::Names;
@@ -10,7 +11,7 @@ use super::options::BlobOptions;
 use super::shelf::Shelf;
 use super::verify::Scan;
 use super::walk::Walker;
-use super::{BlobStat, Damage, QuarantineUsage, TrashUsage, Verified, WalkCursor};
+use super::{BlobStat, Damage, QuarantineUsage, TrashUsage, Verified, Walk, WalkCursor};
 use crate::error::BlobError;
 
 /// Files visited in one step.
@@ -60,29 +61,32 @@ impl OfflineBlobs {
         Ok(self.shelf.index.pin_count()?)
     }
 
-    /// Files under the name of a digest that no record knows.
-    pub fn orphans(&self) -> Result<Vec<BlobStat>, BlobError> {
+    /// The tickets a blob is pinned with.
+    pub fn pins(&self, digest: &Digest) -> Result<Vec<TicketId>, BlobError> {
+        Ok(self.shelf.index.pins(digest)?)
+    }
+
+    /// Files that are no blobs: under the name of a digest that no record knows, staged, or foreign.
+    pub fn strays(&self) -> Result<Walk, BlobError> {
         let walker = Walker {
             shelf: &self.shelf,
             names: &Names::default(),
             // Nothing is that old: nothing is removed.
             started: SystemTime::UNIX_EPOCH,
         };
-        let mut orphans = Vec::new();
+        let mut found = Walk::default();
         let mut after: Option<WalkCursor> = None;
         loop {
             let walk = walker.step(after.as_ref(), WALKED)?;
-            orphans.extend(walk.orphans);
+            found.orphans.extend(walk.orphans);
+            found.foreign.extend(walk.foreign);
             match walk.next {
                 Some(next) => after = Some(next),
-                None => return Ok(orphans),
+                None => break,
             }
         }
-    }
-
-    /// Names of what is staged.
-    pub fn staged(&self) -> Result<Vec<String>, BlobError> {
-        self.shelf.files.upload_names()
+        found.staged = self.shelf.files.upload_names()?;
+        Ok(found)
     }
 
     /// What is in the trash.

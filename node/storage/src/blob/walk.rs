@@ -117,11 +117,13 @@ impl Walker<'_> {
 }
 
 fn remove_if(is_garbage: bool, path: &Path, walk: &mut Walk) -> Result<(), BlobError> {
-    if is_garbage {
-        tracing::info!(path = %path.display(), "a leftover file is removed");
-        files::remove(path)?;
-        walk.removed_files += 1;
+    if !is_garbage {
+        walk.foreign.push(path.to_owned());
+        return Ok(());
     }
+    tracing::info!(path = %path.display(), "a leftover file is removed");
+    files::remove(path)?;
+    walk.removed_files += 1;
     Ok(())
 }
 

@@ -267,7 +267,7 @@ fn a_copy_is_refused_until_it_is_accepted() {
     };
     assert!(refusal(&copy).contains("accept-copy"), "{}", refusal(&copy));
     let running = open(&dir);
-    assert!(refusal(&copy).contains("it is a copy of"));
+    assert!(refusal(&copy).contains("is a copy of"));
     let early = accept_copy(&copy).expect_err("the original runs");
     assert!(
         early.to_string().contains("the original is still there"),

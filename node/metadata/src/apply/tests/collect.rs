@@ -1,6 +1,6 @@
 //! The stages of garbage collection and the races of protocols.md 3.3 (faults F-51 to F-60 at the level of the state).
 
-use crate::apply::{DELETED_BLOB_TTL_MS, MAX_BLOBS_PER_COMMAND, MAX_GC_BUDGET, MAX_REASON_BYTES};
+use crate::apply::{DELETED_TTL_MS, MAX_BLOBS_PER_COMMAND, MAX_GC_BUDGET, MAX_REASON_BYTES};
 use crate::command::{
     Command, CondemnedBlob, DeleteBlobs, GcLimits, GcStep, MountBlob, PauseGc, TouchBlob,
     UnlinkBlob,
@@ -367,7 +367,7 @@ fn a_deleted_blob_is_remembered_for_a_day() {
     assert_eq!(listed.len(), 1);
     let after = Some((found.deleted_index, blob.digest));
     assert_eq!(query::deleted_blobs(&world.view, after, 9).unwrap(), []);
-    world.pass_ms(DELETED_BLOB_TTL_MS - 1);
+    world.pass_ms(DELETED_TTL_MS - 1);
     world.step(0, 100);
     assert!(
         query::deleted_blob(&world.view, &blob.digest)

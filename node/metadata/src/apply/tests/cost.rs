@@ -1,8 +1,5 @@
 //! Work is proportional to the command, never to what the repository holds.
 
-use std::cell::Cell;
-use std::ops::ControlFlow;
-
 use crate::apply::apply;
 use crate::changes::Overlay;
 use crate::command::{
@@ -10,41 +7,10 @@ use crate::command::{
 };
 use crate::entry::Entry;
 use crate::ids::{LogIndex, NodeId, RequestId, TicketId, Timestamp};
-use crate::memory::MemoryView;
 use crate::query;
 use crate::response::Response;
 use crate::testing::{World, commit, digest, manifest, reference, repository, tag};
-use crate::view::{MetadataView, ViewError};
-
-/// Counts what is read below the overlay.
-struct Counting<'v> {
-    view: &'v MemoryView,
-    reads: Cell<usize>,
-}
-
-impl MetadataView for Counting<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
-        self.reads.set(self.reads.get() + 1);
-        self.view.get(key)
-    }
-
-    fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), ViewError> {
-        self.reads.set(self.reads.get() + 1);
-        self.view.scan(prefix, after, &mut |key, value| {
-            self.reads.set(self.reads.get() + 1);
-            visit(key, value)
-        })
-    }
-
-    fn applied(&self) -> LogIndex {
-        self.view.applied()
-    }
-}
+use crate::view::{Counted, MetadataView as _};
 
 /// A repository with this many images that share a layer, and one image and a loose blob more.
 fn world(size: usize) -> (World, TicketId) {
@@ -67,7 +33,7 @@ fn world(size: usize) -> (World, TicketId) {
 }
 
 /// How many reads and writes each command takes.
-fn costs(size: usize) -> Vec<(usize, usize)> {
+fn costs(size: usize) -> Vec<(u64, usize)> {
     let (world, ticket) = world(size);
     let (repository, loose) = (repository("a"), digest("loose"));
     let commands = [
@@ -88,10 +54,7 @@ fn costs(size: usize) -> Vec<(usize, usize)> {
         }),
     ];
     let cost = |command: Command| {
-        let view = Counting {
-            view: &world.view,
-            reads: Cell::new(0),
-        };
+        let view = Counted::new(&world.view);
         let entry = Entry {
             proposed_at: Timestamp(0),
             subject: String::new(),
@@ -109,7 +72,7 @@ fn costs(size: usize) -> Vec<(usize, usize)> {
             !matches!(response, crate::response::Response::Rejected(_)),
             "{response:?}"
         );
-        (view.reads.get(), overlay.into_changes().len())
+        (view.reads(), overlay.into_changes().len())
     };
     commands.into_iter().map(cost).collect()
 }
@@ -139,7 +102,7 @@ fn a_push_is_a_handful_of_reads_and_writes() {
 }
 
 /// Reads and writes of the step that collects one deleted image, with `size` others stored and `size` blobs waiting.
-fn cost_of_a_step(size: usize) -> (usize, usize) {
+fn cost_of_a_step(size: usize) -> (u64, usize) {
     let (mut world, _) = world(size);
     world.pass_ms(1000);
     world.delete_manifest("a", "manifest");
@@ -151,10 +114,7 @@ fn cost_of_a_step(size: usize) -> (usize, usize) {
     for n in 0..size {
         world.push_blob("a", &format!("later {n}"));
     }
-    let view = Counting {
-        view: &world.view,
-        reads: Cell::new(0),
-    };
+    let view = Counted::new(&world.view);
     let command = Command::GcStep(crate::command::GcStep {
         epoch: 0,
         limits: crate::command::GcLimits {
@@ -178,7 +138,7 @@ fn cost_of_a_step(size: usize) -> (usize, usize) {
     };
     assert_eq!((done.purged_manifests, done.removed_links), (1, 1));
     assert_eq!(done.condemned_blobs, 1);
-    (view.reads.get(), overlay.into_changes().len())
+    (view.reads(), overlay.into_changes().len())
 }
 
 #[test]
@@ -206,10 +166,7 @@ fn deleting_a_blob_reads_no_references() {
     }));
     world.step(0, 100);
     let blobs = query::condemned_blobs(&world.view, 0, None, 9).unwrap();
-    let view = Counting {
-        view: &world.view,
-        reads: Cell::new(0),
-    };
+    let view = Counted::new(&world.view);
     let entry = Entry {
         proposed_at: Timestamp(0),
         subject: String::new(),
@@ -223,6 +180,6 @@ fn deleting_a_blob_reads_no_references() {
     let at = LogIndex(world.view.applied().0 + 1);
     let response = apply(&mut Overlay::new(&view), at, &entry).unwrap();
     assert!(matches!(response, Response::BlobsDeleted(deleted) if deleted.digests.len() == 1));
-    let reads = view.reads.get();
+    let reads = view.reads();
     assert!(reads < 50 + 30, "{reads} reads for 50 edges");
 }

@@ -1,6 +1,9 @@
 //! What copies on nodes that are down or draining are worth.
 
-use crate::command::{AddPlacement, Command, DropPlacement, NodeState, SetNodeState, TicketKind};
+use crate::command::{
+    AddPlacement, Command, DropPlacement, NodeState, RemoveNode, ReportLost, SetNodeState,
+    TicketKind, UnlinkBlob,
+};
 use crate::ids::{LogTime, NodeId};
 use crate::query;
 use crate::response::Rejection;
@@ -61,6 +64,33 @@ fn copies_on_a_node_that_is_down_do_not_count_for_a_push() {
     world.done(set(2, NodeState::Draining));
     world.apply(put);
     assert_eq!(query::stats(&world.view).unwrap().manifests, 1);
+}
+
+#[test]
+fn new_copies_are_counted_on_nodes_that_are_up() {
+    let mut world = World::new();
+    world.push_blob("a", "layer");
+    let ticket = world.open(TicketKind::Repair);
+    let add = |node| {
+        Command::AddPlacement(AddPlacement {
+            ticket,
+            node: NodeId(node),
+            digest: digest("layer"),
+        })
+    };
+    for state in [NodeState::Down, NodeState::Draining] {
+        world.done(set(3, state));
+        let refused = Rejection::NodeNotUp(NodeId(3));
+        assert_eq!(world.rejected(add(3)), refused);
+        // What it has already may be made anew.
+        world.done(set(2, state));
+        world.done(add(2));
+    }
+    world.done(set(3, NodeState::Up));
+    // The ticket protects the bytes as before.
+    world.done(add(3));
+    let blob = query::blob(&world.view, &digest("layer")).unwrap().unwrap();
+    assert_eq!(blob.holders, [1, 2, 3].map(NodeId));
 }
 
 #[test]
@@ -141,4 +171,61 @@ fn blobs_of_a_node_that_is_down_are_found_page_by_page() {
     world.done(set(2, NodeState::Up));
     let page = query::under_replicated_of_node(&world.view, NodeId(2), None, 9).unwrap();
     assert_eq!(page.blobs.len(), 3, "three nodes are up for R = 3");
+}
+
+#[test]
+fn a_node_goes_when_no_copy_is_counted_on_it_and_never_comes_back() {
+    let mut world = World::new();
+    let remove = Command::RemoveNode(RemoveNode { node: NodeId(2) });
+    world.push_blob("a", "layer");
+    add(&mut world, 3);
+    world.done(set(2, NodeState::Draining));
+    let holds = Rejection::NodeHoldsCopies(NodeId(2));
+    assert_eq!(world.rejected(remove.clone()), holds);
+    world.push_blob("a", "other");
+    let count = |world: &World| {
+        let held = query::copies_on(&world.view, NodeId(2)).unwrap();
+        let needed = query::needed_copies_on(&world.view, NodeId(2)).unwrap();
+        (held.blobs, needed.blobs)
+    };
+    assert_eq!(count(&world), (2, 1), "two nodes are left for two copies");
+    world.done(Command::ReportLost(ReportLost {
+        node: NodeId(2),
+        digest: digest("other"),
+        is_gone: true,
+    }));
+    assert_eq!(count(&world), (1, 0));
+    world.done(drop_copy(2));
+    world.done(remove.clone());
+    assert_eq!(query::node(&world.view, NodeId(2)).unwrap(), None);
+    assert!(query::is_removed(&world.view, NodeId(2)).unwrap());
+    world.done(remove);
+    let removed = Rejection::NodeRemoved(NodeId(2));
+    for disk in ["disk-2", "another disk"] {
+        assert_eq!(world.rejected(register(2, disk)), removed);
+    }
+    let unknown = Rejection::NodeUnknown(NodeId(2));
+    let ticket = world.open(TicketKind::Upload);
+    let push = Command::CommitBlob(commit(ticket, "a", "new", &[1, 2]));
+    assert_eq!(world.rejected(push), unknown);
+    let stranger = Command::RemoveNode(RemoveNode { node: NodeId(9) });
+    let unknown = Rejection::NodeUnknown(NodeId(9));
+    assert_eq!(world.rejected(stranger), unknown);
+}
+
+#[test]
+fn a_condemned_blob_holds_its_nodes_because_a_push_brings_it_back() {
+    let mut world = World::new();
+    world.push_blob("a", "layer");
+    let digest = digest("layer");
+    let repository = crate::testing::repository("a");
+    world.done(Command::UnlinkBlob(UnlinkBlob { repository, digest }));
+    world.step(0, 9);
+    let blob = query::blob(&world.view, &digest).unwrap().unwrap();
+    assert!(blob.condemned_since.is_some());
+    let held = query::copies_on(&world.view, NodeId(2)).unwrap();
+    assert_eq!((held.blobs, held.bytes), (0, 0));
+    let remove = Command::RemoveNode(RemoveNode { node: NodeId(2) });
+    let holds = Rejection::NodeHoldsCopies(NodeId(2));
+    assert_eq!(world.rejected(remove), holds);
 }

@@ -400,7 +400,7 @@ fn random_commands_reach_every_answer() {
             };
         }
     }
-    assert_eq!(accepted.len(), 25, "{accepted:?}");
+    assert_eq!(accepted.len(), 26, "{accepted:?}");
     // Reviews of referrers are too rare here; `unneeded.rs` has them.
     let did = steps.0;
     let all = [
@@ -413,5 +413,5 @@ fn random_commands_reach_every_answer() {
     ];
     assert!(all.iter().all(|count| *count > 0), "{all:?}");
     // Not in this universe: NotInitialized, RequestTooOld.
-    assert_eq!(rejected.len(), 18, "{rejected:?}");
+    assert_eq!(rejected.len(), 21, "{rejected:?}");
 }

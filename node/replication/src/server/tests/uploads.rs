@@ -98,6 +98,7 @@ async fn upload_requests_reach_their_owner_whole() {
         UploadAnswer::NoSpace,
         UploadAnswer::Overloaded,
         UploadAnswer::ReadOnly,
+        UploadAnswer::TooLarge { limit_bytes: 7 },
         UploadAnswer::Unavailable {
             reason: "no quorum".into(),
         },

@@ -1,3 +1,5 @@
+mod replay;
+
 use super::*;
 use std::cell::RefCell;
 

@@ -1,17 +1,17 @@
 //! What garbage collection and the states of nodes add.
 
-use oci::MediaType;
+use oci::{Digest, MediaType};
 
 use super::{NODE, stored};
 use crate::command::{
     CollectManifests, Command, CondemnedBlob, DeleteBlobs, GcLimits, GcStep, NodeState, PauseGc,
-    RestoreManifest, RestoreTag, SetNodeState, UnneededManifest,
+    RemoveNode, RestoreManifest, RestoreTag, SetNodeState, UnneededManifest,
 };
 use crate::ids::{LogIndex, LogTime, RepositoryId};
 use crate::key;
 use crate::record::{
-    Collected, DeletedBlobRecord, DeletedManifestRecord, GcRecord, HolderSetRecord, ManifestRecord,
-    Referrer, ReferrerReviewRecord, RepositoryStateRecord,
+    Collected, DeleteReason, DeletedBlobRecord, DeletedManifestRecord, GcRecord, HolderSetRecord,
+    ManifestRecord, PurgedManifestRecord, Referrer, ReferrerReviewRecord, RepositoryStateRecord,
 };
 use crate::response::{BlobsDeleted, CollectedManifest, GcStepped, Rejection, Response};
 use crate::testing::{digest, repository, tag};
@@ -82,6 +82,10 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
         ("set_node_state up", state(NodeState::Up)),
         ("set_node_state down", state(NodeState::Down)),
         ("set_node_state draining", state(NodeState::Draining)),
+        (
+            "remove_node",
+            Command::RemoveNode(RemoveNode { node: NODE }),
+        ),
     ]
 }
 
@@ -133,11 +137,29 @@ pub(super) fn responses() -> Vec<(&'static str, Response)> {
         ),
         ("gc_paused", Response::Rejected(Rejection::GcPaused)),
         ("not_deleted", Response::Rejected(Rejection::NotDeleted)),
+        (
+            "node_not_up",
+            Response::Rejected(Rejection::NodeNotUp(NODE)),
+        ),
+        (
+            "node_holds_copies",
+            Response::Rejected(Rejection::NodeHoldsCopies(NODE)),
+        ),
+        (
+            "node_removed",
+            Response::Rejected(Rejection::NodeRemoved(NODE)),
+        ),
     ]
 }
 
-pub(super) fn records() -> Vec<(&'static str, Vec<u8>)> {
-    let (one, digest) = (RepositoryId(1), digest("blob"));
+/// A manifest that was deleted because it was asked for, one that nothing needed, and one that is purged.
+fn deletions(
+    digest: Digest,
+) -> (
+    DeletedManifestRecord,
+    DeletedManifestRecord,
+    PurgedManifestRecord,
+) {
     let media_type = MediaType::octet_stream();
     let deleted = DeletedManifestRecord {
         manifest: ManifestRecord {
@@ -159,7 +181,30 @@ pub(super) fn records() -> Vec<(&'static str, Vec<u8>)> {
         tags: vec![tag("v1"), tag("v2")],
         deleted_at: LogTime(77),
         deleted_index: LogIndex(9),
+        reason: DeleteReason::Asked { by: String::new() },
     };
+    let collected = DeletedManifestRecord {
+        reason: DeleteReason::Unneeded { since: LogTime(70) },
+        ..deleted.clone()
+    };
+    let purged = PurgedManifestRecord {
+        repository: repository("a/b"),
+        size_bytes: 5,
+        subject: Some(digest),
+        tags: vec![tag("v1"), tag("v2")],
+        more_tags: 3,
+        deleted_at: LogTime(77),
+        deleted_index: LogIndex(9),
+        reason: DeleteReason::Asked { by: "alice".into() },
+        purged_at: LogTime(78),
+        purged_index: LogIndex(10),
+    };
+    (deleted, collected, purged)
+}
+
+pub(super) fn records() -> Vec<(&'static str, Vec<u8>)> {
+    let (one, digest) = (RepositoryId(1), digest("blob"));
+    let (deleted, collected, purged) = deletions(digest);
     let state = RepositoryStateRecord {
         name: repository("a/b"),
         empty_since: Some(LogTime(77)),
@@ -184,15 +229,24 @@ pub(super) fn records() -> Vec<(&'static str, Vec<u8>)> {
     let review = ReferrerReviewRecord {
         after: Some(digest),
     };
+    let held = HolderSetRecord {
+        blobs: 300,
+        bytes: 7_000,
+    };
     vec![
         (
             "deleted_manifest",
             stored(&key::deleted_manifest(one, &digest), &deleted),
         ),
+        (
+            "deleted_manifest unneeded",
+            stored(&key::deleted_manifest(one, &digest), &collected),
+        ),
+        ("purged_manifest", stored(&[], &purged)),
         ("repository_state", stored(&[], &state)),
         ("gc", stored(&[], &gc)),
         ("referrer_review", stored(&[], &review)),
         ("deleted_blob", stored(&[], &deleted_blob)),
-        ("holder_set", stored(&[], &HolderSetRecord { blobs: 300 })),
+        ("holder_set", stored(&[], &held)),
     ]
 }

@@ -1,0 +1,184 @@
+"""Nodes that leave for good: drained and removed while the others serve, dead and removed, refused and forced."""
+
+import json
+import os
+import shutil
+import threading
+
+from faults import whole
+from harness.cluster import Cluster, wait_for
+from harness.registry import check, sha256
+from healing import blob_files
+from operating import WAITING, clusterctl, complete, status
+from scenarios import scenario
+
+SOON = "[repair]\ninterval_ms = 200\nsuspect_after_ms = 1000\ndown_after_ms = 2000\n"
+
+
+class Pushes:
+    """Pushes images through the given nodes, one after the other, until the end; none may fail."""
+
+    def __init__(self, nodes, prefix):
+        self.nodes, self.prefix, self.images, self.failures = nodes, prefix, {}, []
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.push)
+
+    def push(self):
+        number = 0
+        while not self.stopped.is_set():
+            node, tag = self.nodes[number % len(self.nodes)], f"{self.prefix}{number}"
+            number += 1
+            try:
+                self.images[tag] = node.registry().image("team/app", tag, layers=2)
+            except Exception as error:
+                self.failures.append(f"node {node.id}: {error}")
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.stopped.set()
+        self.thread.join()
+        if kind is None:
+            check(not self.failures, f"{len(self.failures)} pushes failed: {self.failures[:3]}")
+            check(self.images, "nothing was pushed meanwhile")
+
+
+def ctl(node, *arguments):
+    return json.loads(clusterctl(node, "--output", "json", *arguments))
+
+
+def members(node):
+    return [member["id"] for member in ctl(node, "member", "list")]
+
+
+def refused(node, words, *arguments):
+    """One clear line, the documented exit code."""
+    said = clusterctl(node, *arguments, check=False)
+    check(said.returncode == 1 and words in said.stderr, f"{arguments}: {said.returncode}, {said.stderr!r}")
+    check(len(said.stderr.strip().splitlines()) == 1, f"{arguments} said {said.stderr!r}")
+
+
+def leader_among(node, *wanted):
+    """Has one of these nodes lead."""
+    if status(node)["leader"] not in wanted:
+        clusterctl(node, "leader", "transfer", str(wanted[0]))
+    return status(node)["leader"]
+
+
+@scenario("member-remove", "a node is drained and removed while pushes go on, and its number and its data are not taken back")
+def member_remove():
+    with Cluster(4, SOON) as cluster:
+        *staying, leaving = cluster.nodes
+        first, second, _ = staying
+        leader_among(first, 1, 2, 3)
+        images = {f"v{number}": cluster.registry().image("team/app", f"v{number}", layers=2) for number in range(8)}
+        refused(second, "node 4 is up", "member", "remove", "4")
+        refused(second, "node 9 does not belong", "member", "remove", "9")
+        refused(second, "node 9 does not belong", "member", "drain", "9")
+        check(clusterctl(first, "member", "remove", check=False).returncode == 2, "half a command was taken")
+        with Pushes(cluster.nodes, "draining") as pushes:
+            begun = ctl(second, "member", "drain", "4", "--no-wait")
+            check(begun["state"] == "draining", f"{begun}")
+            check(ctl(first, "member", "drain", "4", "--undo")["state"] == "up", "a drain was not taken back")
+            drained = ctl(second, "member", "drain", "4", "--timeout", "120")
+            check(drained["needed_blobs"] == drained["needed_bytes"] == 0, f"{drained}")
+        images.update(pushes.images)
+        check(members(first) == [1, 2, 3, 4], "drained is not removed")
+        with Pushes(staying, "removed") as pushes:
+            removed = ctl(leaving, "member", "remove", "4")
+            check(removed == {"removed": 4, "given_up_blobs": 0, "given_up": []}, f"{removed}")
+            wait_for(lambda: all(members(node) == [1, 2, 3] for node in staying), "three members are left", 20)
+            # As whoever was cut off before the answer would.
+            again = ctl(first, "member", "remove", "4")
+            check(again["given_up_blobs"] == 0, f"again: {again}")
+        images.update(pushes.images)
+        answer = leaving.registry().request("GET", "/readyz")
+        check(answer.status == 503 and b"was removed" in answer.body, f"readiness of node 4: {answer.status} {answer.body}")
+        wait_for(lambda: complete(first, 3), "three copies of everything", 60)
+        shutil.rmtree(leaving.directory / "data/blobs")
+        for tag, image in images.items():
+            whole(first.registry(), "team/app", image, tag)
+        refused(first, "never used again", "member", "add", f"4={leaving.grpc}")
+        leaving.kill()
+        for node in staying:
+            node.restart()
+            node.wait_ready()
+        check(members(first) == [1, 2, 3], "a removed member came back with a restart")
+        refused(first, "do not survive", "member", "remove", str(drain_one(first)))
+
+
+def drain_one(node):
+    """Drains a node that does not lead."""
+    chosen = 3 if leader_among(node, 1, 2) != 3 else 2
+    clusterctl(node, "member", "drain", str(chosen))
+    return chosen
+
+
+@scenario("member-remove-dead", "a dead node is removed, and one with another number takes its place")
+def member_remove_dead():
+    with Cluster(5, SOON, members=False, start=False) as cluster:
+        first, second, third, dead, new = cluster.nodes
+        for node in cluster.nodes[1:]:
+            with open(node.directory / "config.toml", "a") as file:
+                file.write("\n" + WAITING)
+        first.start()
+        first.wait_ready()
+        for node in (second, third, dead):
+            node.start()
+            wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
+            clusterctl(first, "member", "add", f"{node.id}={node.grpc}")
+        images = [first.registry().image("team/app", f"v{number}", layers=2) for number in range(8)]
+        leader_among(first, 1, 2, 3)
+        dead.kill()
+        refused(second, "node 4 is up", "member", "remove", "4")
+        wait_for(lambda: clusterctl(first, "member", "remove", "4", check=False).returncode == 0, "node 4 is removed", 90)
+        check(members(second) == [1, 2, 3], f"members {members(second)}")
+        new.start()
+        wait_for(lambda: new.registry().request("GET", "/healthz").status == 200, "node 5 answers", 20)
+        clusterctl(third, "member", "add", f"5={new.grpc}")
+        wait_for(lambda: complete(first, 3), "three copies of everything", 60)
+        # It comes back from the repair shop and finds nobody who listens.
+        dead.start()
+        for number, image in enumerate(images):
+            for node in (first, second, third, new):
+                whole(node.registry(), "team/app", image, f"v{number}")
+        check(dead.registry().request("GET", "/readyz").status == 503, "a removed node is ready")
+        check(members(first) == [1, 2, 3, 5], f"members {members(first)}")
+
+
+@scenario("member-remove-force", "a node with the last copies is not removed but by force, which lists what is lost")
+def member_remove_force():
+    settings = SOON + "check_interval_ms = 500\n\n[replication]\ncopies = 2\nwrite_copies = 2\n"
+    with Cluster(4, settings) as cluster:
+        *staying, leaving = cluster.nodes
+        first = staying[0]
+        leader_among(first, 1, 2, 3)
+        contents = [os.urandom(300_000) for _ in range(3)]
+        digests = sorted(leaving.registry().push_blob("team/app", data) for data in contents)
+        kept = first.registry().image("team/app", "kept", layers=2)
+        wait_for(lambda: complete(first, 2), "two copies of every blob", 30)
+        leaving.kill()
+        names = {digest.split(":")[1] for digest in digests}
+        lost = [path for node in staying for path in blob_files(node) if path.name in names]
+        check(len(lost) == len(names), f"copies outside of node 4: {lost}")
+        for path in lost:
+            path.unlink()
+
+        def says_how_many():
+            said = clusterctl(first, "member", "remove", "4", check=False)
+            return "of 3 of them none" in said.stderr
+
+        wait_for(says_how_many, "the last copies keep node 4", 90)
+        check(members(first) == [1, 2, 3, 4], "a refused removal changed the members")
+        removed = ctl(first, "member", "remove", "4", "--force")
+        listed = sorted(blob["digest"] for blob in removed["given_up"] if blob["copies"] == 0)
+        check(listed == digests, f"listed {listed}, not {digests}")
+        check(members(first) == [1, 2, 3], f"members {members(first)}")
+        whole(first.registry(), "team/app", kept, "kept")
+        for data in contents:
+            first.registry().push_blob("team/app", data)
+        for node in staying:
+            for data in contents:
+                node.registry().holds("team/app", sha256(data), data)
