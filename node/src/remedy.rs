@@ -131,6 +131,7 @@ fn replace(config: &Config, command_line: &[String]) -> Vec<String> {
             format!("argosy accept-copy --data {}", quoted(data)),
         ];
     }
+    let clusterctl = format!("clusterctl --endpoints {}", others.join(","));
     let new = members.iter().map(|member| member.id).max().unwrap_or(0) + 1;
     let own = members.iter().find(|member| member.id == raw.node.id);
     let address = own.map_or(raw.grpc.listen.as_str(), |member| member.grpc.as_str());
@@ -141,9 +142,10 @@ fn replace(config: &Config, command_line: &[String]) -> Vec<String> {
              never used; put it into the configuration",
             without_node_id(command_line)
         ),
+        format!("{clusterctl} member add {new}={address}"),
         format!(
-            "clusterctl --endpoints {} member add {new}={address}",
-            others.join(",")
+            "{clusterctl} member drain {0} && {clusterctl} member remove {0}",
+            raw.node.id
         ),
     ]
 }

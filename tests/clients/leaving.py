@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import shutil
 import threading
+import time
 
 from faults import whole
 from harness.cluster import Cluster, wait_for
@@ -16,22 +18,30 @@ SOON = "[repair]\ninterval_ms = 200\nsuspect_after_ms = 1000\ndown_after_ms = 20
 
 
 class Pushes:
-    """Pushes images through the given nodes, one after the other, until the end; none may fail."""
+    """Pushes images through the given nodes, one after the other, until the end. None may fail, or, when nodes die
+    meanwhile, none when it is tried again through the others."""
 
-    def __init__(self, nodes, prefix):
+    def __init__(self, nodes, prefix, attempts=1):
         self.nodes, self.prefix, self.images, self.failures = nodes, prefix, {}, []
+        self.attempts = attempts
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.push)
 
     def push(self):
         number = 0
         while not self.stopped.is_set():
-            node, tag = self.nodes[number % len(self.nodes)], f"{self.prefix}{number}"
             number += 1
-            try:
-                self.images[tag] = node.registry().image("team/app", tag, layers=2)
-            except Exception as error:
-                self.failures.append(f"node {node.id}: {error}")
+            errors = []
+            while len(errors) < self.attempts:
+                node, tag = self.nodes[(number + len(errors)) % len(self.nodes)], f"{self.prefix}{number}"
+                try:
+                    self.images[tag] = node.registry(10).image("team/app", tag, layers=2)
+                    break
+                except Exception as error:
+                    errors.append(f"node {node.id}: {error}")
+                    time.sleep(0.5 * (self.attempts > 1))
+            else:
+                self.failures.append("; ".join(errors))
 
     def __enter__(self):
         self.thread.start()
@@ -72,7 +82,8 @@ def member_remove():
     with Cluster(4, SOON) as cluster:
         *staying, leaving = cluster.nodes
         first, second, _ = staying
-        leader_among(first, 1, 2, 3)
+        # The leader removes others, and is removed by the next one.
+        clusterctl(first, "leader", "transfer", "4")
         images = {f"v{number}": cluster.registry().image("team/app", f"v{number}", layers=2) for number in range(8)}
         refused(second, "node 4 is up", "member", "remove", "4")
         refused(second, "node 9 does not belong", "member", "remove", "9")
@@ -116,28 +127,109 @@ def drain_one(node):
     return chosen
 
 
+def grown(cluster, count):
+    """The first nodes form a cluster, and the rest wait to be added."""
+    first = cluster.nodes[0]
+    for node in cluster.nodes[1:]:
+        with open(node.directory / "config.toml", "a") as file:
+            file.write("\n" + WAITING)
+    first.start()
+    first.wait_ready()
+    for node in cluster.nodes[1:count]:
+        add(first, node)
+    return cluster.nodes[:count]
+
+
+def add(asked, node):
+    if node.process is None:
+        node.start()
+    wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
+    clusterctl(asked, "member", "add", f"{node.id}={node.grpc}")
+
+
+def insist(nodes, *arguments):
+    """Types a command again, to one node after the other, until it succeeds: its node or the leader may be gone."""
+    deadline, said = time.monotonic() + 120, None
+    while time.monotonic() < deadline:
+        for node in nodes:
+            said = clusterctl(node, *arguments, check=False)
+            if said.returncode == 0:
+                return
+        time.sleep(0.2)
+    raise AssertionError(f"{arguments}: {said}")
+
+
+def rounds(count):
+    """Three nodes become five and three others again and again, and in each round the leader is killed three times, in
+    the middle of an addition, of a drain and of a removal."""
+    with Cluster(3 + 2 * count, SOON, members=False, start=False) as cluster:
+        grown(cluster, 3)
+        present, waiting, images = cluster.nodes[:3], cluster.nodes[3:], {}
+        for number in range(count):
+            new, waiting = waiting[:2], waiting[2:]
+            leaving, staying = present[:2], present[2:] + new
+            for node in new:
+                node.start()
+                wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
+            with Pushes(present[2:], f"round{number}-", attempts=40) as pushes:
+                for node in new:
+                    killed_meanwhile(cluster, present, "member", "add", f"{node.id}={node.grpc}")
+                for node in leaving:
+                    killed_meanwhile(cluster, staying, "member", "drain", str(node.id))
+                    killed_meanwhile(cluster, staying, "member", "remove", str(node.id))
+            images.update(pushes.images)
+            wanted = sorted(node.id for node in staying)
+            for node in staying:
+                node.wait_ready()
+                wait_for(lambda: sorted(members(node)) == wanted, f"node {node.id} knows the members {wanted}", 30)
+            for node in leaving:
+                node.kill()
+                shutil.rmtree(node.directory / "data")
+            present = staying
+            wait_for(lambda: complete(present[0], 3), "three copies of everything", 90)
+        for node in present:
+            for tag, image in images.items():
+                whole(node.registry(), "team/app", image, tag)
+        clusterctl(present[0], "check")
+
+
+def killed_meanwhile(cluster, asked, *arguments):
+    """Kills the leader while a command runs, starts it again, and types the command until it succeeds."""
+    wait_for(lambda: status(asked[0])["leader"], "a leader", 30)
+    leader = status(asked[0])["leader"]
+    victim = next(node for node in cluster.nodes if node.id == leader)
+    command = threading.Thread(target=lambda: clusterctl(asked[-1], *arguments, check=False))
+    command.start()
+    time.sleep(random.uniform(0, 0.5))
+    victim.kill()
+    time.sleep(0.5)
+    victim.start()
+    command.join()
+    insist(asked, *arguments)
+
+
+@scenario("member-rounds", "3 nodes, 5, 3 others, twice, under load, the leader killed in the middle of every command", slow=True)
+def member_rounds():
+    rounds(2)
+
+
+@scenario("member-ten-rounds", "the same ten times", slow=True, thorough=True)
+def member_ten_rounds():
+    rounds(10)
+
+
 @scenario("member-remove-dead", "a dead node is removed, and one with another number takes its place")
 def member_remove_dead():
     with Cluster(5, SOON, members=False, start=False) as cluster:
         first, second, third, dead, new = cluster.nodes
-        for node in cluster.nodes[1:]:
-            with open(node.directory / "config.toml", "a") as file:
-                file.write("\n" + WAITING)
-        first.start()
-        first.wait_ready()
-        for node in (second, third, dead):
-            node.start()
-            wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
-            clusterctl(first, "member", "add", f"{node.id}={node.grpc}")
+        grown(cluster, 4)
         images = [first.registry().image("team/app", f"v{number}", layers=2) for number in range(8)]
         leader_among(first, 1, 2, 3)
         dead.kill()
         refused(second, "node 4 is up", "member", "remove", "4")
         wait_for(lambda: clusterctl(first, "member", "remove", "4", check=False).returncode == 0, "node 4 is removed", 90)
         check(members(second) == [1, 2, 3], f"members {members(second)}")
-        new.start()
-        wait_for(lambda: new.registry().request("GET", "/healthz").status == 200, "node 5 answers", 20)
-        clusterctl(third, "member", "add", f"5={new.grpc}")
+        add(third, new)
         wait_for(lambda: complete(first, 3), "three copies of everything", 60)
         # It comes back from the repair shop and finds nobody who listens.
         dead.start()

@@ -32,7 +32,7 @@ def replaced():
         wait_for(lambda: complete(first, 3), "three copies of every blob", 30)
         third.stop()
         commands = refuse(third)
-        check(len(commands) == 3, f"commands {commands}")
+        check(len(commands) == 4, f"commands {commands}")
         path = f"{Path(binary()).parent}:{os.environ['PATH']}"
         with open(third.log, "ab") as log:
             shell = subprocess.Popen(["sh", "-ec", "\n".join(commands)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -40,8 +40,8 @@ def replaced():
             try:
                 check(shell.wait(120) == 0, f"the commands failed:\n{third.tail()}")
                 whole(third.registry(), "team/app", image, "v1")
-                wait_for(lambda: status(first)["nodes"][-1]["id"] == 4 and status(first)["nodes"][-1]["ready"],
-                         "node 4 is a member", 30)
+                members = [(member["id"], member["ready"]) for member in status(first)["nodes"]]
+                check(members == [(1, True), (2, True), (4, True)], f"members {members}")
                 pushed = third.registry().image("team/app", "v2")
                 whole(first.registry(), "team/app", pushed, "v2")
             finally:

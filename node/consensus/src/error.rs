@@ -113,7 +113,7 @@ pub enum MembershipError {
         /// Copies a push has to make.
         needed: u32,
     },
-    /// The leader is not removed.
+    /// A leader does not remove itself.
     #[error("node {node} leads; give leadership to another one first (leader transfer)")]
     Leads {
         /// This node.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use futures::future::join_all;
 use metadata::ids::NodeId;
+use metadata::log::MetadataLog as _;
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
@@ -89,10 +90,7 @@ impl RaftNode {
             .try_lock()
             .map_err(|_| MembershipError::Busy)?;
         let node = member.node;
-        if !self.cluster.is_leader() {
-            let leader = self.leader();
-            return Err(MembershipError::NotLeader { leader });
-        }
+        self.confirm_leads(deadline).await?;
         if facts::is_removed(&*self.state, node)? {
             return Err(MembershipError::Removed { node });
         }
@@ -119,10 +117,27 @@ impl RaftNode {
     pub(crate) async fn resume_change(&self, deadline: Instant) -> Result<(), MembershipError> {
         match self.changing_membership.try_lock() {
             Ok(_turn) if self.is_change_unfinished() => {
+                self.confirm_leads(deadline).await?;
                 tracing::info!("finishing a membership change that was left halfway");
                 self.finish_change(deadline).await
             }
             Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// A node that led before it was restarted takes itself for the leader until it hears of another one: a majority says.
+    pub(crate) async fn confirm_leads(&self, deadline: Instant) -> Result<(), MembershipError> {
+        self.check_leads()?;
+        self.barrier(deadline).await?;
+        self.check_leads()
+    }
+
+    pub(crate) fn check_leads(&self) -> Result<(), MembershipError> {
+        match self.cluster.is_leader() {
+            true => Ok(()),
+            false => Err(MembershipError::NotLeader {
+                leader: self.leader(),
+            }),
         }
     }
 

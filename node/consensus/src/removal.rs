@@ -133,7 +133,7 @@ impl RaftNode {
             .changing_membership
             .try_lock()
             .map_err(|_| MembershipError::Busy)?;
-        self.check_leads()?;
+        self.confirm_leads(deadline).await?;
         let mut given_up = Vec::new();
         if !facts::is_removed(&*self.state, node)? {
             self.check_removable(node, options)?;
@@ -152,19 +152,11 @@ impl RaftNode {
             let Ok(_turn) = self.changing_membership.try_lock() else {
                 return Ok(());
             };
+            self.confirm_leads(deadline).await?;
             tracing::info!(node = %member.node, "finishing the removal of a node");
             self.take_vote(member.node, deadline).await?;
         }
         Ok(())
-    }
-
-    fn check_leads(&self) -> Result<(), MembershipError> {
-        match self.cluster.is_leader() {
-            true => Ok(()),
-            false => Err(MembershipError::NotLeader {
-                leader: self.leader(),
-            }),
-        }
     }
 
     fn registered(&self, node: NodeId) -> Result<NodeRecord, MembershipError> {
@@ -185,10 +177,11 @@ impl RaftNode {
         }
     }
 
-    fn check_removable(&self, node: NodeId, options: RemoveOptions) -> Result<(), MembershipError> {
-        if node == self.options.node {
-            return Err(MembershipError::Leads { node });
-        }
+    pub(crate) fn check_removable(
+        &self,
+        node: NodeId,
+        options: RemoveOptions,
+    ) -> Result<(), MembershipError> {
         self.check_not_up(node)?;
         let metrics = self.cluster.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -204,8 +197,12 @@ impl RaftNode {
         let is_heard =
             |voter: &&u64| **voter == self.options.node.0 || answers(&metrics, **voter, silence);
         let (answering, needed) = (left.iter().filter(is_heard).count(), left.len() / 2 + 1);
-        match answering < needed {
-            true => Err(MembershipError::NoMajority { answering, needed }),
+        if answering < needed {
+            return Err(MembershipError::NoMajority { answering, needed });
+        }
+        // Last: whoever hears this moves the leader, and should not do so for nothing.
+        match node == self.options.node {
+            true => Err(MembershipError::Leads { node }),
             false => Ok(()),
         }
     }

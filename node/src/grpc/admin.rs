@@ -222,6 +222,16 @@ impl Admin for AdminFront {
                 let (mut client, request) = self.to_leader(leader, wanted, REMOVE_TIME).await?;
                 client.remove_member(request).await
             }
+            // Nothing else is in the way: the next leader removes this one.
+            Err(MembershipError::Leads { .. }) => {
+                let raft = &self.parts.raft;
+                let handed_over = raft.transfer_leadership(None, Instant::now() + DECISION_TIME);
+                let leader = handed_over
+                    .await
+                    .map_err(|error| status::of_membership(&error))?;
+                let (mut client, request) = self.to_leader(leader, wanted, REMOVE_TIME).await?;
+                client.remove_member(request).await
+            }
             Err(error) => Err(status::of_membership(&error)),
         }
     }

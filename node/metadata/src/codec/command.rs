@@ -152,10 +152,14 @@ pub(super) fn decode(message: Message) -> Result<Command, CodecError> {
         Message::RestoreManifest(m) => Command::RestoreManifest(gc::decode_restore_manifest(&m)?),
         Message::RestoreTag(m) => Command::RestoreTag(gc::decode_restore_tag(&m)?),
         Message::SetNodeState(m) => Command::SetNodeState(gc::decode_set_node_state(m)?),
-        Message::RemoveNode(m) => Command::RemoveNode(RemoveNode {
-            node: NodeId(m.node),
-        }),
+        Message::RemoveNode(m) => Command::RemoveNode(decode_remove_node(m)),
     })
+}
+
+fn decode_remove_node(message: pb::RemoveNode) -> RemoveNode {
+    RemoveNode {
+        node: NodeId(message.node),
+    }
 }
 
 fn encode_initialize_cluster(command: &InitializeCluster) -> pb::InitializeCluster {

@@ -27,6 +27,7 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
         })
     };
     let state = |state| Command::SetNodeState(SetNodeState { node: NODE, state });
+    let remove = Command::RemoveNode(RemoveNode { node: NODE });
     vec![
         (
             "gc_step",
@@ -82,10 +83,7 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
         ("set_node_state up", state(NodeState::Up)),
         ("set_node_state down", state(NodeState::Down)),
         ("set_node_state draining", state(NodeState::Draining)),
-        (
-            "remove_node",
-            Command::RemoveNode(RemoveNode { node: NODE }),
-        ),
+        ("remove_node", remove),
     ]
 }
 
