@@ -131,7 +131,6 @@ fn replace(config: &Config, command_line: &[String]) -> Vec<String> {
             format!("argosy accept-copy --data {}", quoted(data)),
         ];
     }
-    let clusterctl = format!("clusterctl --endpoints {}", others.join(","));
     let new = members.iter().map(|member| member.id).max().unwrap_or(0) + 1;
     let own = members.iter().find(|member| member.id == raw.node.id);
     let address = own.map_or(raw.grpc.listen.as_str(), |member| member.grpc.as_str());
@@ -142,9 +141,9 @@ fn replace(config: &Config, command_line: &[String]) -> Vec<String> {
              never used; put it into the configuration",
             without_node_id(command_line)
         ),
-        format!("{clusterctl} member add {new}={address}"),
         format!(
-            "{clusterctl} member drain {0} && {clusterctl} member remove {0}",
+            "clusterctl --endpoints {} member replace {} {new}={address}",
+            others.join(","),
             raw.node.id
         ),
     ]

@@ -218,8 +218,8 @@ def member_ten_rounds():
     rounds(10)
 
 
-@scenario("member-remove-dead", "a dead node is removed, and one with another number takes its place")
-def member_remove_dead():
+@scenario("member-replace-dead", "a dead node is replaced under load by one with another number, and comes back to nobody")
+def member_replace_dead():
     with Cluster(5, SOON, members=False, start=False) as cluster:
         first, second, third, dead, new = cluster.nodes
         grown(cluster, 4)
@@ -227,15 +227,22 @@ def member_remove_dead():
         leader_among(first, 1, 2, 3)
         dead.kill()
         refused(second, "node 4 is up", "member", "remove", "4")
-        wait_for(lambda: clusterctl(first, "member", "remove", "4", check=False).returncode == 0, "node 4 is removed", 90)
-        check(members(second) == [1, 2, 3], f"members {members(second)}")
-        add(third, new)
+        new.start()
+        wait_for(lambda: new.registry().request("GET", "/healthz").status == 200, "node 5 answers", 20)
+        with Pushes([first, second, third], "meanwhile") as pushes:
+            replaced = ctl(third, "member", "replace", "4", f"5={new.grpc}")
+        check(replaced == {"removed": 4, "given_up_blobs": 0, "given_up": []}, f"{replaced}")
+        again = ctl(second, "member", "replace", "4", f"5={new.grpc}")
+        check(again == replaced, f"the same again: {again}")
+        same = clusterctl(second, "member", "replace", "5", f"5={new.grpc}", check=False)
+        check(same.returncode == 2 and "never used again" in same.stderr, f"itself: {same}")
         wait_for(lambda: complete(first, 3), "three copies of everything", 60)
         # It comes back from the repair shop and finds nobody who listens.
         dead.start()
-        for number, image in enumerate(images):
+        images = {f"v{number}": image for number, image in enumerate(images)} | pushes.images
+        for tag, image in images.items():
             for node in (first, second, third, new):
-                whole(node.registry(), "team/app", image, f"v{number}")
+                whole(node.registry(), "team/app", image, tag)
         check(dead.registry().request("GET", "/readyz").status == 503, "a removed node is ready")
         check(members(first) == [1, 2, 3, 5], f"members {members(first)}")
 

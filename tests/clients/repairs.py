@@ -32,7 +32,7 @@ def replaced():
         wait_for(lambda: complete(first, 3), "three copies of every blob", 30)
         third.stop()
         commands = refuse(third)
-        check(len(commands) == 4, f"commands {commands}")
+        check(len(commands) == 3, f"commands {commands}")
         path = f"{Path(binary()).parent}:{os.environ['PATH']}"
         with open(third.log, "ab") as log:
             shell = subprocess.Popen(["sh", "-ec", "\n".join(commands)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,

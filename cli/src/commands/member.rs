@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use proto::admin::{AddMemberRequest, StatusReply, StatusRequest};
+use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::client::{self, CommandError};
@@ -29,6 +30,18 @@ pub(crate) enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         timeout: u64,
     },
+    /// Put an empty node in the place of another one, which may be dead: add, drain, remove. May be repeated after an error.
+    Replace {
+        /// The node that goes.
+        #[arg(value_name = "NODE", value_parser = clap::value_parser!(u64).range(1..))]
+        old: u64,
+        /// The new node, with a number that was never used, and its gRPC address.
+        #[arg(value_name = "ID=HOST:PORT", value_parser = client::parse_member)]
+        new: (u64, String),
+        /// Give up after this time; the new node may have to copy everything first.
+        #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+        timeout: u64,
+    },
     /// Let a node give its copies away, and wait until it can be removed. It goes on serving.
     Drain(removal::DrainArguments),
     /// Remove a node that drained, or one that is down, for good. Its number is never used again. May be repeated after an
@@ -43,25 +56,43 @@ pub(crate) async fn run(
     command: Command,
 ) -> Result<(), CommandError> {
     match command {
-        Command::List => return status::list_members(endpoints, format).await,
-        Command::Drain(drain) => return removal::drain(endpoints, format, drain).await,
-        Command::Remove(remove) => return removal::remove(endpoints, format, remove).await,
-        Command::Add {
-            member: (id, address),
-            timeout,
-        } => {
+        Command::List => status::list_members(endpoints, format).await,
+        Command::Drain(drain) => removal::drain(endpoints, format, drain).await,
+        Command::Remove(remove) => removal::remove(endpoints, format, remove).await,
+        Command::Add { member, timeout } => {
             let deadline = Instant::now() + Duration::from_secs(timeout);
-            let mut node = NewNode {
-                id,
-                address,
-                seen: Seen::Nothing,
-            };
-            let index = node.add(endpoints, deadline).await?;
-            node.wait_until_it_serves(index, deadline).await?;
-            println!("node {id} is a voter and serves");
+            let id = member.0;
+            add(endpoints, member, deadline).await?;
+            match format {
+                Format::Json => println!("{:#}", json!({ "added": id })),
+                Format::Table => println!("node {id} is a voter and serves"),
+            }
+            Ok(())
+        }
+        Command::Replace { old, new, timeout } => {
+            let deadline = Instant::now() + Duration::from_secs(timeout);
+            if old == new.0 {
+                let reason = "a number is never used again; give the new node another one";
+                return Err(CommandError::Usage(reason.to_owned()));
+            }
+            add(endpoints, new, deadline).await?;
+            removal::replace(endpoints, format, old, deadline).await
         }
     }
-    Ok(())
+}
+
+async fn add(
+    endpoints: &[String],
+    (id, address): (u64, String),
+    deadline: Instant,
+) -> Result<(), CommandError> {
+    let mut node = NewNode {
+        id,
+        address,
+        seen: Seen::Nothing,
+    };
+    let index = node.add(endpoints, deadline).await?;
+    node.wait_until_it_serves(index, deadline).await
 }
 
 /// The node on its way into the cluster.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, value_parser};
-use proto::admin::{DrainReply, DrainRequest, RemoveMemberReply, RemoveMemberRequest};
+use proto::admin::{
+    DrainReply, DrainRequest, RemoveMemberReply, RemoveMemberRequest, StatusRequest,
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -54,40 +56,72 @@ pub(crate) async fn drain(
 ) -> Result<(), CommandError> {
     let node = arguments.node;
     let begun = Instant::now();
-    let first = ask(endpoints, node, Some(!arguments.undo)).await?;
-    let mut reply = first.clone();
+    let mut reply = ask(endpoints, node, Some(!arguments.undo)).await?;
     if !arguments.undo && !arguments.no_wait {
         let deadline = arguments
             .timeout
             .map(|seconds| begun + Duration::from_secs(seconds));
-        let mut said = String::new();
-        while reply.needed_blobs > 0 {
-            let now = progress(&first, &reply, begun.elapsed());
-            if now != said {
-                eprintln!("node {node}: {now}");
-                said = now;
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(CommandError::Refused(format!(
-                    "node {node} cannot go yet: {said}. It goes on by itself; this command may be repeated"
-                )));
-            }
-            tokio::time::sleep(PROGRESS_INTERVAL).await;
-            reply = look(endpoints, node, &reply).await?;
-        }
+        reply = wait_until_drained(endpoints, node, reply, deadline).await?;
     }
-    let is_done = reply.needed_blobs == 0;
-    match (format, arguments.undo, is_done) {
-        (Format::Json, ..) => println!("{:#}", as_json(node, &reply)),
-        (Format::Table, true, _) => println!("node {node} is {}", reply.state),
-        (Format::Table, false, true) => {
-            println!("node {node} holds nothing that others lack; member remove {node}")
+    match format {
+        Format::Json => println!("{:#}", as_json(node, &reply)),
+        Format::Table if arguments.undo => println!("node {node} is {}", reply.state),
+        Format::Table if reply.needed_blobs == 0 => {
+            println!("node {node} holds nothing that others lack; it may go: member remove {node}");
         }
-        (Format::Table, false, false) => {
-            println!("node {node}: {}", progress(&first, &reply, Duration::ZERO));
-        }
+        Format::Table => println!("node {node}: {}", progress(&reply, &reply, Duration::ZERO)),
     }
     Ok(())
+}
+
+async fn wait_until_drained(
+    endpoints: &[String],
+    node: u64,
+    first: DrainReply,
+    deadline: Option<Instant>,
+) -> Result<DrainReply, CommandError> {
+    let begun = Instant::now();
+    let (mut reply, mut said) = (first.clone(), String::new());
+    while reply.needed_blobs > 0 {
+        let now = progress(&first, &reply, begun.elapsed());
+        if now != said {
+            eprintln!("node {node}: {now}");
+            said = now;
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(CommandError::Refused(format!(
+                "node {node} cannot go yet: {said}. It goes on by itself; this command may be repeated"
+            )));
+        }
+        tokio::time::sleep(PROGRESS_INTERVAL).await;
+        reply = look(endpoints, node, &reply).await?;
+    }
+    Ok(reply)
+}
+
+/// The second half of a replacement: the old node drains and goes.
+pub(crate) async fn replace(
+    endpoints: &[String],
+    format: Format,
+    node: u64,
+    deadline: Instant,
+) -> Result<(), CommandError> {
+    let status = client::connect(endpoints)
+        .await?
+        .status(client::request(StatusRequest {}))
+        .await?;
+    let mut members = status.into_inner().members.into_iter();
+    // Otherwise it is gone already, and this is the same command once more.
+    if members.any(|member| member.id == node) {
+        let first = ask(endpoints, node, Some(true)).await?;
+        wait_until_drained(endpoints, node, first, Some(deadline)).await?;
+    }
+    let arguments = RemoveArguments {
+        node,
+        force: false,
+        allow_few: false,
+    };
+    remove(endpoints, format, arguments).await
 }
 
 /// Removes a node.
@@ -145,13 +179,12 @@ async fn look(
     let Ok(now) = ask(endpoints, node, None).await else {
         return Ok(before.clone());
     };
-    // Another operator took it back, or the node came or went.
-    match now.state == "draining" {
-        true => Ok(now),
-        false => Err(CommandError::Refused(format!(
-            "node {node} does not drain any more, it is {}",
-            now.state
+    // Another operator took it back, or a node that was down is there again.
+    match now.state == "up" {
+        true => Err(CommandError::Refused(format!(
+            "node {node} does not drain any more, it is up; this command may be repeated"
         ))),
+        false => Ok(now),
     }
 }
 

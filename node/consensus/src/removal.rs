@@ -77,7 +77,8 @@ struct Copy {
 }
 
 impl RaftNode {
-    /// Lets a node drain (`Some(true)`), takes that back (`Some(false)`), or only looks (`None`). Only on the leader.
+    /// Lets a node drain (`Some(true)`), takes that back (`Some(false)`), or only looks (`None`). One that is down stays
+    /// down. Only on the leader.
     ///
     /// # Errors
     /// Not the leader, the node is unknown, or pushes would find too few nodes without it.
@@ -90,10 +91,10 @@ impl RaftNode {
         self.check_leads()?;
         let state = self.registered(node)?.state;
         let wanted = match (draining, state) {
-            (Some(true), _) => NodeState::Draining,
-            // One that is down goes on being down.
+            (Some(true), NodeState::Up) => NodeState::Draining,
             (Some(false), NodeState::Draining) => NodeState::Up,
-            (Some(false), state) | (None, state) => state,
+            // What is on a node that is down counts for nothing. It may be removed as it is.
+            (_, state) => state,
         };
         if wanted != state {
             if wanted == NodeState::Draining {

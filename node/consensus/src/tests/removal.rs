@@ -154,3 +154,21 @@ async fn a_leader_takes_the_vote_of_a_node_that_somebody_removed() {
     }
     put(leader, "goes-on").await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_down_is_removed_as_it_is() {
+    let mut cluster = TestCluster::formed(4).await;
+    let first = cluster.leader().await;
+    let node = other(4, first);
+    cluster.stop(node.0).await;
+    let leader = cluster.node(first);
+    let state = NodeState::Down;
+    let down = Command::SetNodeState(SetNodeState { node, state });
+    leader.propose(down, "", soon()).await.unwrap();
+    let drained = leader.drain(node, Some(true), soon()).await.unwrap();
+    assert_eq!(drained.state, state, "draining copies would count again");
+    let options = RemoveOptions::default();
+    assert_eq!(leader.remove(node, options, soon()).await.unwrap(), []);
+    assert!(!members(leader).contains(&node.0));
+    put(leader, "goes-on").await.unwrap();
+}
