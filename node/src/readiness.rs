@@ -20,8 +20,7 @@ fn of_raft(raft: &RaftNode) -> Option<String> {
         return Some("the disk of the Raft log hangs".to_owned());
     }
     let status = raft.status();
-    // It may have seen this and no more.
-    if log::read(raft, |view| query::is_removed(view, status.node)).unwrap_or(false) {
+    if raft.is_removed() {
         return Some("this node was removed from the cluster".to_owned());
     }
     if raft.is_ready() {

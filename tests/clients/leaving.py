@@ -127,6 +127,36 @@ def drain_one(node):
     return chosen
 
 
+@scenario("member-votes", "a member without a vote serves and keeps copies; votes are given and taken, the leader's too")
+def member_votes():
+    with Cluster(5, SOON, members=False, start=False) as cluster:
+        first, second, third, fourth, new = cluster.nodes
+        grown(cluster, 4)
+        new.start()
+        wait_for(lambda: new.registry().request("GET", "/healthz").status == 200, "node 5 answers", 20)
+        said = ctl(second, "member", "add", "--learner", f"5={new.grpc}")
+        check(said == {"added": 5, "role": "learner"}, f"{said}")
+
+        def voters():
+            return [member["id"] for member in ctl(first, "member", "list") if member["voter"]]
+
+        check(voters() == [1, 2, 3, 4], f"voters {voters()}")
+        images = [new.registry().image("team/app", f"v{number}", layers=3) for number in range(6)]
+        wait_for(lambda: complete(first, 3), "three copies of everything", 60)
+        check(status(first)["nodes"][4]["blobs"] > 0, "a learner keeps no copies")
+        leader = leader_among(first, 2, 3, 4)
+        check(ctl(third, "member", "demote", str(leader)) == {"node": leader, "voter": False}, "the leader kept its vote")
+        check(voters() == sorted({1, 2, 3, 4} - {leader}), f"voters {voters()}")
+        next_one = next(node for node in (4, 3, 2) if node != leader)
+        refused(first, "do not survive", "member", "demote", str(next_one))
+        refused(first, "node 9 does not belong", "member", "promote", "9")
+        ctl(second, "member", "promote", "5")
+        check(voters() == sorted({1, 2, 3, 4, 5} - {leader}), f"voters {voters()}")
+        for node in cluster.nodes:
+            for number, image in enumerate(images):
+                whole(node.registry(), "team/app", image, f"v{number}")
+
+
 def grown(cluster, count):
     """The first nodes form a cluster, and the rest wait to be added."""
     first = cluster.nodes[0]
@@ -243,6 +273,7 @@ def member_replace_dead():
         for tag, image in images.items():
             for node in (first, second, third, new):
                 whole(node.registry(), "team/app", image, tag)
+        wait_for(lambda: b"was removed" in dead.registry().request("GET", "/readyz").body, "node 4 knows what it is", 30)
         check(dead.registry().request("GET", "/readyz").status == 503, "a removed node is ready")
         check(members(first) == [1, 2, 3, 5], f"members {members(first)}")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 
 from faults import whole
@@ -127,6 +128,25 @@ def member_add_late():
         wait_for(lambda: second.registry().request("GET", "/healthz").status == 200, "node 2 answers", 20)
         clusterctl(first, *add[:-1], "60")
         expect(second.registry().manifest("team/app", "v1"), 200)
+
+
+@scenario("member-add-wrong", "member add with a wrong address, a node of another cluster, or twice at once: refused, nothing changes")
+def member_add_wrong():
+    with Cluster(2, members=False) as cluster:
+        first, second = cluster.nodes
+        for address, number, words in ((first.grpc, 9, "another node is meant"), (second.grpc, 9, "another node is meant"),
+                                       (second.grpc, 2, "belongs to another cluster")):
+            said = clusterctl(first, "member", "add", f"{number}={address}", check=False)
+            check(said.returncode == 1 and f"node {number} is not at {address}: " in said.stderr, f"{said}")
+            check(words in said.stderr, f"{said}")
+        with subprocess.Popen([binary("clusterctl"), "--endpoints", first.grpc, "member", "add", "7=127.0.0.1:9"],
+                              stderr=subprocess.DEVNULL) as waiting:
+            wait_for(lambda: "under way" in clusterctl(first, "member", "add", "8=127.0.0.1:9", "--timeout", "1",
+                                                       check=False).stderr, "one of two operators is refused", 20)
+            waiting.kill()
+        check(len(status(first)["nodes"]) == 1, f"members {status(first)['nodes']}")
+        for node in cluster.nodes:
+            node.registry().image("team/app", "v1")
 
 
 @scenario("members-differ", "a member that is configured with another list is refused and says why")

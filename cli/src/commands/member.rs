@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::Subcommand;
-use proto::admin::{AddMemberRequest, StatusReply, StatusRequest};
+use proto::admin::{AddMemberRequest, ChangeVoteRequest, StatusReply, StatusRequest};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -14,13 +14,15 @@ use crate::output::Format;
 
 /// How often the new node is asked how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a change of votes may take.
+const VOTE_TIME: Duration = Duration::from_secs(60);
 
 /// What to do with members.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show who belongs to the cluster, who votes, who leads, and who answers.
     List,
-    /// Add a voter and wait until it serves. The new node must run with cluster.wait_for_init and an empty data
+    /// Add a member and wait until it serves. The new node must run with cluster.wait_for_init and an empty data
     /// directory. May be repeated after an error.
     Add {
         /// The new node and its gRPC address.
@@ -29,6 +31,24 @@ pub(crate) enum Command {
         /// Give up after this time; a new voter may have to copy the whole state first.
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         timeout: u64,
+        /// Without a vote: it keeps copies and serves, and does not count for the quorum.
+        #[arg(long)]
+        learner: bool,
+    },
+    /// Give a member that has none a vote.
+    Promote {
+        /// The node.
+        #[arg(value_name = "NODE", value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+    },
+    /// Take the vote of a member. It keeps its copies and goes on serving.
+    Demote {
+        /// The node.
+        #[arg(value_name = "NODE", value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+        /// Leave fewer than three voters, which do not survive the loss of one.
+        #[arg(long)]
+        allow_few: bool,
     },
     /// Put an empty node in the place of another one, which may be dead: add, drain, remove. May be repeated after an error.
     Replace {
@@ -59,15 +79,24 @@ pub(crate) async fn run(
         Command::List => status::list_members(endpoints, format).await,
         Command::Drain(drain) => removal::drain(endpoints, format, drain).await,
         Command::Remove(remove) => removal::remove(endpoints, format, remove).await,
-        Command::Add { member, timeout } => {
+        Command::Add {
+            member,
+            timeout,
+            learner,
+        } => {
             let deadline = Instant::now() + Duration::from_secs(timeout);
             let id = member.0;
-            add(endpoints, member, deadline).await?;
+            add(endpoints, member, learner, deadline).await?;
+            let role = if learner { "learner" } else { "voter" };
             match format {
-                Format::Json => println!("{:#}", json!({ "added": id })),
-                Format::Table => println!("node {id} is a voter and serves"),
+                Format::Json => println!("{:#}", json!({ "added": id, "role": role })),
+                Format::Table => println!("node {id} is a {role} and serves"),
             }
             Ok(())
+        }
+        Command::Promote { node } => change_vote(endpoints, format, node, true, false).await,
+        Command::Demote { node, allow_few } => {
+            change_vote(endpoints, format, node, false, allow_few).await
         }
         Command::Replace { old, new, timeout } => {
             let deadline = Instant::now() + Duration::from_secs(timeout);
@@ -75,20 +104,47 @@ pub(crate) async fn run(
                 let reason = "a number is never used again; give the new node another one";
                 return Err(CommandError::Usage(reason.to_owned()));
             }
-            add(endpoints, new, deadline).await?;
+            add(endpoints, new, false, deadline).await?;
             removal::replace(endpoints, format, old, deadline).await
         }
     }
 }
 
+async fn change_vote(
+    endpoints: &[String],
+    format: Format,
+    node: u64,
+    vote: bool,
+    allow_few: bool,
+) -> Result<(), CommandError> {
+    let mut request = tonic::Request::new(ChangeVoteRequest {
+        node_id: node,
+        vote,
+        allow_few,
+    });
+    request.set_timeout(VOTE_TIME);
+    client::connect(endpoints)
+        .await?
+        .change_vote(request)
+        .await?;
+    match (format, vote) {
+        (Format::Json, _) => println!("{:#}", json!({ "node": node, "voter": vote })),
+        (Format::Table, true) => println!("node {node} votes"),
+        (Format::Table, false) => println!("node {node} does not vote"),
+    }
+    Ok(())
+}
+
 async fn add(
     endpoints: &[String],
     (id, address): (u64, String),
+    learner: bool,
     deadline: Instant,
 ) -> Result<(), CommandError> {
     let mut node = NewNode {
         id,
         address,
+        learner,
         seen: Seen::Nothing,
     };
     let index = node.add(endpoints, deadline).await?;
@@ -99,6 +155,7 @@ async fn add(
 struct NewNode {
     id: u64,
     address: String,
+    learner: bool,
     seen: Seen,
 }
 
@@ -118,6 +175,7 @@ impl NewNode {
         let mut request = tonic::Request::new(AddMemberRequest {
             id: self.id,
             grpc_address: self.address.clone(),
+            learner: self.learner,
         });
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         let mut added = pin!(client.add_member(request));
@@ -161,7 +219,9 @@ impl NewNode {
     fn serves(&self, index: u64) -> bool {
         match &self.seen {
             Seen::Answer(reply) => {
-                reply.ready && reply.applied_index >= index && self.is_voter(reply)
+                let belongs = reply.members.iter().any(|member| member.id == self.id);
+                let has_role = belongs && (self.learner || self.is_voter(reply));
+                reply.ready && reply.applied_index >= index && has_role
             }
             Seen::Nothing | Seen::Silent(_) => false,
         }
@@ -237,6 +297,7 @@ mod tests {
         NewNode {
             id: 4,
             address: "127.0.0.1:1".to_owned(),
+            learner: false,
             seen,
         }
     }
@@ -268,6 +329,9 @@ mod tests {
         ] {
             assert!(!node(seen).serves(7));
         }
+        let mut learner = node(answer(false, 7, true));
+        learner.learner = true;
+        assert!(learner.serves(7));
     }
 
     #[test]

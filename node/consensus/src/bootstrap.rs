@@ -16,6 +16,7 @@ use metadata::view::ViewError;
 use proto::raft as wire;
 use runtime::Backoff;
 use storage::failpoints::storage_hit;
+use tonic::{Response, Status};
 
 use crate::error::{MembershipError, StartError};
 use crate::facts;
@@ -186,8 +187,15 @@ impl RaftNode {
     }
 
     pub(crate) async fn probe(&self, member: &Member) -> Option<wire::ProbeResponse> {
+        self.try_probe(member).await.ok()
+    }
+
+    /// What a member answers, or why it does not: `FailedPrecondition` when somebody else is at its address.
+    pub(crate) async fn try_probe(&self, member: &Member) -> Result<wire::ProbeResponse, Status> {
         let peers = &self.cluster.peers;
-        let mut client = peers.client(Lane::Control, &member.grpc_address).ok()?;
+        let mut client = peers
+            .client(Lane::Control, &member.grpc_address)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let message = wire::ProbeRequest {
             node: self.options.node.0,
             disk_id: self.options.disk_id.clone(),
@@ -196,11 +204,8 @@ impl RaftNode {
             PROBE_TIMEOUT,
             client.probe(peers.request(member.node, message)),
         );
-        answer
-            .await
-            .ok()?
-            .ok()
-            .map(|response| response.into_inner())
+        let silent = |_| Status::deadline_exceeded("no answer");
+        answer.await.map_err(silent)?.map(Response::into_inner)
     }
 
     async fn form(&self) -> Result<(), StartError> {
@@ -237,6 +242,7 @@ impl RaftNode {
                 .map(|cluster| cluster.cluster_id)
                 .unwrap_or_default(),
             members: self.configured_members(),
+            removed: facts::is_removed(&*self.state, asking)?,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::join_all;
 use metadata::command::{Command, InitializeCluster, RegisterNode, SetReplication, Tick};
 use metadata::log::{LogError, MetadataLog};
 use metadata::response::{Outcome, Rejection, Response};
@@ -16,6 +17,7 @@ use runtime::Backoff;
 use crate::error::{MembershipError, log_hit};
 use crate::facts;
 use crate::node::RaftNode;
+use crate::options::Member;
 
 /// How long one duty may try.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -111,6 +113,9 @@ impl RaftNode {
             return Ok(false);
         };
         self.cluster.peers.set_cluster(&cluster.cluster_id);
+        if self.leader().is_none() {
+            self.ask_whether_removed().await;
+        }
         self.register().await?;
         let nodes = facts::nodes(&*self.state)?;
         self.cluster.peers.set_disks(
@@ -131,6 +136,22 @@ impl RaftNode {
             .await?;
         }
         Ok(true)
+    }
+
+    /// Nobody calls a removed node, so one that was away meanwhile has to ask.
+    async fn ask_whether_removed(&self) {
+        let others = self.status().members.into_iter();
+        let others = others.filter(|member| member.node != self.options.node);
+        let members: Vec<Member> = others
+            .map(|member| Member {
+                node: member.node,
+                grpc_address: member.grpc_address,
+            })
+            .collect();
+        let answers = join_all(members.iter().map(|member| self.probe(member))).await;
+        if answers.iter().flatten().any(|answer| answer.removed) {
+            self.note_removal();
+        }
     }
 
     /// R and W: as configured, else following the number of voters, so that a cluster which grows keeps its promise

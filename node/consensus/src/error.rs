@@ -163,10 +163,10 @@ pub enum MembershipError {
     /// The state could not be read.
     #[error(transparent)]
     View(#[from] ViewError),
-    /// It did not answer for longer than an election takes.
+    /// It did not answer, for longer than an election takes or until the deadline.
     #[error("node {node} does not answer")]
     Silent {
-        /// Who should lead.
+        /// Who should lead, or belong.
         node: NodeId,
     },
     /// Leadership cannot go to anybody.

@@ -1,7 +1,7 @@
-//! Who belongs to the cluster: forming it, adding a voter.
+//! Who belongs to the cluster and who votes: forming it, adding members, giving and taking votes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use metadata::ids::NodeId;
@@ -9,15 +9,21 @@ use metadata::log::MetadataLog as _;
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
+use tonic::Code;
 
 use crate::error::{MembershipError, log_error, log_hit};
 use crate::facts;
+use crate::leadership::answers;
 use crate::node::RaftNode;
 use crate::options::Member;
 use crate::types::{Metrics, NodeAddress, TypeConfig};
 
 /// A learner may vote once it lacks fewer entries than this (protocols.md section 9).
 const PROMOTION_LAG_ENTRIES: u64 = 100;
+/// Fewer voters do not survive the loss of one.
+const FEWEST_VOTERS: usize = 3;
+/// Between two questions whether a new member is there.
+const PROBE_PAUSE: Duration = Duration::from_millis(500);
 
 impl RaftNode {
     /// Forms a cluster of `members`, this node among them. All other members must be empty; a majority of them
@@ -74,43 +80,147 @@ impl RaftNode {
         }
     }
 
+    /// Adds a node that receives the log and has no vote. Adding a member does nothing. Only on the leader.
+    ///
+    /// # Errors
+    /// Not the leader, another change under way, the number is spent, or nobody with it answers at the address before
+    /// `deadline`. The call may be repeated.
+    pub async fn add_learner(
+        &self,
+        member: &Member,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        let _turn = self.begin_change(deadline).await?;
+        self.join_as_learner(member, deadline).await
+    }
+
     /// Adds a voter: first as a learner, then, once it has all but a few entries, with a vote. Adding a voter
     /// that is one already does nothing but finish a change that was left halfway. Only on the leader.
     ///
     /// # Errors
-    /// Not the leader, another change under way, or not caught up at `deadline`; the node then stays a
-    /// learner and the call may be repeated.
+    /// As for [`RaftNode::add_learner`], or not caught up at `deadline`; the node then stays a learner.
     pub async fn add_voter(
         &self,
         member: &Member,
         deadline: Instant,
     ) -> Result<(), MembershipError> {
-        let _turn = self
+        let _turn = self.begin_change(deadline).await?;
+        self.join_as_learner(member, deadline).await?;
+        self.give_vote(member.node, deadline).await
+    }
+
+    /// Gives a learner a vote once it has all but a few entries. Only on the leader.
+    ///
+    /// # Errors
+    /// Not the leader, another change under way, no member, or not caught up at `deadline`.
+    pub async fn promote(&self, node: NodeId, deadline: Instant) -> Result<(), MembershipError> {
+        let _turn = self.begin_change(deadline).await?;
+        if !self.is_member(node) {
+            return Err(MembershipError::Unknown { node });
+        }
+        self.give_vote(node, deadline).await
+    }
+
+    /// Makes a voter a learner: it keeps its copies and goes on serving. Only on the leader.
+    ///
+    /// # Errors
+    /// Not the leader, another change under way, no member, the node leads, or the voters that would be left are too
+    /// few, or too few of them answer.
+    pub async fn demote(
+        &self,
+        node: NodeId,
+        allow_few: bool,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        let _turn = self.begin_change(deadline).await?;
+        if !self.is_member(node) {
+            return Err(MembershipError::Unknown { node });
+        }
+        if !self.is_voter(node) {
+            return Ok(());
+        }
+        self.check_voters_without(node, allow_few)?;
+        let change = ChangeMembers::RemoveVoters(BTreeSet::from([node.0]));
+        self.finish(self.cluster.raft.change_membership(change, true), deadline)
+            .await
+    }
+
+    /// One change at a time, by a leader that leads, after what was left halfway.
+    pub(crate) async fn begin_change(
+        &self,
+        deadline: Instant,
+    ) -> Result<tokio::sync::MutexGuard<'_, ()>, MembershipError> {
+        let turn = self
             .changing_membership
             .try_lock()
             .map_err(|_| MembershipError::Busy)?;
-        let node = member.node;
         self.confirm_leads(deadline).await?;
-        if facts::is_removed(&*self.state, node)? {
-            return Err(MembershipError::Removed { node });
-        }
         if self.is_change_unfinished() {
             self.finish_change(deadline).await?;
         }
-        if self.is_voter(node) {
+        Ok(turn)
+    }
+
+    async fn join_as_learner(
+        &self,
+        member: &Member,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        let node = member.node;
+        if facts::is_removed(&*self.state, node)? {
+            return Err(MembershipError::Removed { node });
+        }
+        if self.is_member(node) {
             return Ok(());
         }
         let address = NodeAddress {
             grpc_address: member.grpc_address.clone(),
         };
+        self.wait_until_it_answers(member, deadline).await?;
         log_hit("member_before_learner")?;
         let added = self.cluster.raft.add_learner(node.0, address, false);
-        self.finish(added, deadline).await?;
+        self.finish(added, deadline).await
+    }
+
+    async fn give_vote(&self, node: NodeId, deadline: Instant) -> Result<(), MembershipError> {
+        if self.is_voter(node) {
+            return Ok(());
+        }
         self.wait_until_caught_up(node, deadline).await?;
         log_hit("member_before_vote")?;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([node.0]));
         self.finish(self.cluster.raft.change_membership(change, true), deadline)
             .await
+    }
+
+    /// What is left without the vote of `node` must survive a loss, and be able to decide now.
+    pub(crate) fn check_voters_without(
+        &self,
+        node: NodeId,
+        allow_few: bool,
+    ) -> Result<(), MembershipError> {
+        let metrics = self.cluster.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let silence = self.options.election_timeout_max * 2;
+        let left: Vec<u64> = metrics
+            .membership_config
+            .voter_ids()
+            .filter(|voter| *voter != node.0)
+            .collect();
+        if left.len() < FEWEST_VOTERS && !allow_few && self.is_voter(node) {
+            return Err(MembershipError::TooFewVoters { left: left.len() });
+        }
+        let is_heard =
+            |voter: &&u64| **voter == self.options.node.0 || answers(&metrics, **voter, silence);
+        let (answering, needed) = (left.iter().filter(is_heard).count(), left.len() / 2 + 1);
+        if answering < needed {
+            return Err(MembershipError::NoMajority { answering, needed });
+        }
+        // Last: whoever hears this moves the leader, and should not do so for nothing.
+        match node == self.options.node {
+            true => Err(MembershipError::Leads { node }),
+            false => Ok(()),
+        }
     }
 
     /// Finishes a change that somebody began and did not live, or wait, to see finished; unless one is under way here.
@@ -160,6 +270,13 @@ impl RaftNode {
             .await
     }
 
+    /// Whether `node` belongs to the cluster, with or without a vote.
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        let metrics = self.cluster.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.get_node(&node.0).is_some()
+    }
+
     /// Whether `node` has a vote, as this node knows. While a change is unfinished, a vote among the old or the new voters.
     pub fn is_voter(&self, node: NodeId) -> bool {
         self.cluster.raft.voter_ids().any(|voter| voter == node.0)
@@ -174,6 +291,28 @@ impl RaftNode {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(membership_error(error)),
             Err(_) => Err(MembershipError::OutcomeUnknown),
+        }
+    }
+
+    /// A learner that is not there, or is another node, would stay among the members until somebody removes it.
+    async fn wait_until_it_answers(
+        &self,
+        member: &Member,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        loop {
+            match self.try_probe(member).await {
+                Ok(_) => return Ok(()),
+                Err(refused) if refused.code() == Code::FailedPrecondition => {
+                    let (node, address) = (member.node, &member.grpc_address);
+                    let reason = format!("node {node} is not at {address}: {}", refused.message());
+                    return Err(MembershipError::Invalid(reason));
+                }
+                Err(_) if Instant::now() + PROBE_PAUSE >= deadline => {
+                    return Err(MembershipError::Silent { node: member.node });
+                }
+                Err(_) => tokio::time::sleep(PROBE_PAUSE).await,
+            }
         }
     }
 

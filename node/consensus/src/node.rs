@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::barrier::Reads;
 use crate::error::{Obstacle, StartError};
+use crate::facts;
 use crate::forward::{Attempt, Cluster};
 use crate::log_store::LogAdapter;
 use crate::network::client::Network;
@@ -57,6 +58,8 @@ pub struct RaftNode {
     disk_refused: watch::Sender<bool>,
     /// Set when another cluster knows this node with another disk.
     claimed: AtomicBool,
+    /// Set when a peer says that this node was removed.
+    removed: AtomicBool,
     last_heard: Mutex<Option<Instant>>,
     in_flight: Semaphore,
     boot: u64,
@@ -115,6 +118,7 @@ impl RaftNode {
             joined: AtomicBool::new(false),
             disk_refused: watch::Sender::new(false),
             claimed: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
             last_heard: Mutex::new(None),
             boot: rand::random(),
             sequence: AtomicU64::new(0),
@@ -170,6 +174,20 @@ impl RaftNode {
     pub(crate) fn refuse_disk(&self) {
         if !self.disk_refused.send_replace(true) {
             tracing::error!(error = %self.disk_replaced(), "a peer knows this node with another disk");
+        }
+    }
+
+    /// Whether this node was removed from its cluster: the log says so, or, to a node that was away meanwhile, a peer.
+    pub fn is_removed(&self) -> bool {
+        let node = self.options.node;
+        self.removed.load(Ordering::Acquire)
+            || facts::is_removed(&*self.state, node).unwrap_or(false)
+    }
+
+    /// A peer says that this node was removed.
+    pub(crate) fn note_removal(&self) {
+        if !self.removed.swap(true, Ordering::AcqRel) {
+            tracing::error!("this node was removed from the cluster; stop it");
         }
     }
 

@@ -22,19 +22,15 @@ use metadata::response::{Rejection, Response};
 use metadata::view::{MetadataView, ViewError};
 use oci::Digest;
 use openraft::ChangeMembers;
-use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::error::{MembershipError, log_hit};
 use crate::facts;
-use crate::leadership::answers;
 use crate::node::RaftNode;
 
 /// Copies looked at between two looks at the clock.
 const PAGE_BLOBS: usize = 1_024;
 /// Copies released at the same time, so that their entries share a sync of the log.
 const AT_ONCE: usize = 64;
-/// Fewer voters do not survive the loss of one.
-const FEWEST_VOTERS: usize = 3;
 /// Between two attempts to remove a node on which a push counted a copy meanwhile.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -130,11 +126,7 @@ impl RaftNode {
         options: RemoveOptions,
         deadline: Instant,
     ) -> Result<Vec<GivenUp>, MembershipError> {
-        let _turn = self
-            .changing_membership
-            .try_lock()
-            .map_err(|_| MembershipError::Busy)?;
-        self.confirm_leads(deadline).await?;
+        let _turn = self.begin_change(deadline).await?;
         let mut given_up = Vec::new();
         if !facts::is_removed(&*self.state, node)? {
             self.check_removable(node, options)?;
@@ -184,28 +176,7 @@ impl RaftNode {
         options: RemoveOptions,
     ) -> Result<(), MembershipError> {
         self.check_not_up(node)?;
-        let metrics = self.cluster.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let silence = self.options.election_timeout_max * 2;
-        let left: Vec<u64> = metrics
-            .membership_config
-            .voter_ids()
-            .filter(|voter| *voter != node.0)
-            .collect();
-        if left.len() < FEWEST_VOTERS && !options.allow_few && self.is_voter(node) {
-            return Err(MembershipError::TooFewVoters { left: left.len() });
-        }
-        let is_heard =
-            |voter: &&u64| **voter == self.options.node.0 || answers(&metrics, **voter, silence);
-        let (answering, needed) = (left.iter().filter(is_heard).count(), left.len() / 2 + 1);
-        if answering < needed {
-            return Err(MembershipError::NoMajority { answering, needed });
-        }
-        // Last: whoever hears this moves the leader, and should not do so for nothing.
-        match node == self.options.node {
-            true => Err(MembershipError::Leads { node }),
-            false => Ok(()),
-        }
+        self.check_voters_without(node, options.allow_few)
     }
 
     fn check_not_up(&self, node: NodeId) -> Result<(), MembershipError> {
@@ -312,8 +283,7 @@ impl RaftNode {
         if self.is_change_unfinished() {
             self.finish_change(deadline).await?;
         }
-        let is_member = |status: crate::Status| status.members.iter().any(|one| one.node == node);
-        if !is_member(self.status()) {
+        if !self.is_member(node) {
             return Ok(());
         }
         log_hit("member_before_vote_taken")?;

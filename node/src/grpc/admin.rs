@@ -1,4 +1,5 @@
-//! Administration: status, checking the state, forming the cluster, adding and removing members, moving the leader.
+//! Administration: status, checking the state, forming the cluster, adding and removing members, giving and taking votes, moving the
+//! leader.
 
 use std::time::{Duration, Instant};
 
@@ -159,10 +160,15 @@ impl Admin for AdminFront {
             grpc_address: wanted.grpc_address.clone(),
         };
         let deadline = Instant::now() + ADD_TIME;
-        match self.parts.raft.add_voter(&new, deadline).await {
+        let raft = &self.parts.raft;
+        let added = match wanted.learner {
+            true => raft.add_learner(&new, deadline).await,
+            false => raft.add_voter(&new, deadline).await,
+        };
+        match added {
             Ok(()) => {
                 // Of the leader, not of this node: what the new member must have before it may serve.
-                let committed = self.parts.raft.barrier(deadline).await;
+                let committed = raft.barrier(deadline).await;
                 let log_index = committed
                     .map_err(|error| Status::unavailable(error.to_string()))?
                     .0;
@@ -176,6 +182,31 @@ impl Admin for AdminFront {
             }
             Err(error) => Err(status::of_membership(&error)),
         }
+    }
+
+    async fn change_vote(
+        &self,
+        request: Request<wire::ChangeVoteRequest>,
+    ) -> Result<Response<wire::ChangeVoteReply>, Status> {
+        let passed_on = request.metadata().contains_key(PASSED_ON);
+        let wanted = request.into_inner();
+        let node = NodeId(wanted.node_id);
+        let raft = &self.parts.raft;
+        let deadline = Instant::now() + ADD_TIME;
+        let changed = match wanted.vote {
+            true => raft.promote(node, deadline).await,
+            false => raft.demote(node, wanted.allow_few, deadline).await,
+        };
+        let leader = match changed {
+            Ok(()) => return Ok(Response::new(wire::ChangeVoteReply {})),
+            Err(MembershipError::NotLeader {
+                leader: Some(leader),
+            }) if !passed_on => leader,
+            Err(MembershipError::Leads { .. }) => self.next_leader().await?,
+            Err(error) => return Err(status::of_membership(&error)),
+        };
+        let (mut client, request) = self.to_leader(leader, wanted, ADD_TIME).await?;
+        client.change_vote(request).await
     }
 
     async fn drain(
@@ -214,26 +245,16 @@ impl Admin for AdminFront {
     ) -> Result<Response<wire::RemoveMemberReply>, Status> {
         let passed_on = request.metadata().contains_key(PASSED_ON);
         let wanted = request.into_inner();
-        match self.remove(&wanted).await {
-            Ok(given_up) => Ok(Response::new(removed(&given_up))),
+        let leader = match self.remove(&wanted).await {
+            Ok(given_up) => return Ok(Response::new(removed(&given_up))),
             Err(MembershipError::NotLeader {
                 leader: Some(leader),
-            }) if !passed_on => {
-                let (mut client, request) = self.to_leader(leader, wanted, REMOVE_TIME).await?;
-                client.remove_member(request).await
-            }
-            // Nothing else is in the way: the next leader removes this one.
-            Err(MembershipError::Leads { .. }) => {
-                let raft = &self.parts.raft;
-                let handed_over = raft.transfer_leadership(None, Instant::now() + DECISION_TIME);
-                let leader = handed_over
-                    .await
-                    .map_err(|error| status::of_membership(&error))?;
-                let (mut client, request) = self.to_leader(leader, wanted, REMOVE_TIME).await?;
-                client.remove_member(request).await
-            }
-            Err(error) => Err(status::of_membership(&error)),
-        }
+            }) if !passed_on => leader,
+            Err(MembershipError::Leads { .. }) => self.next_leader().await?,
+            Err(error) => return Err(status::of_membership(&error)),
+        };
+        let (mut client, request) = self.to_leader(leader, wanted, REMOVE_TIME).await?;
+        client.remove_member(request).await
     }
 
     async fn transfer_leader(
@@ -273,6 +294,15 @@ impl AdminFront {
         let mut request = Request::new(wanted);
         mark_passed_on(&mut request, time);
         Ok((client, request))
+    }
+
+    /// Who leads after this node, which gives leadership away: nothing else is in the way of losing its own vote.
+    async fn next_leader(&self) -> Result<NodeId, Status> {
+        let deadline = Instant::now() + DECISION_TIME;
+        let handed_over = self.parts.raft.transfer_leadership(None, deadline);
+        handed_over
+            .await
+            .map_err(|error| status::of_membership(&error))
     }
 
     /// In a task of its own: an operator who leaves does not stop it between two steps.

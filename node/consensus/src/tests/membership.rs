@@ -25,15 +25,22 @@ async fn membership_changes_only_on_the_leader() {
         "{refused}"
     );
 
-    // A node that never answers stays a learner and does not count for the quorum.
+    // A node that does not answer is not even a learner, nor is one that is somebody else.
     let leader = cluster.node(cluster.leader().await);
     let deadline = std::time::Instant::now() + Duration::from_secs(2);
     let refused = leader.add_voter(&member, deadline).await.unwrap_err();
     assert!(
-        matches!(refused, MembershipError::TooFarBehind { .. }),
+        matches!(refused, MembershipError::Silent { .. }),
         "{refused}"
     );
-    assert!(!leader.is_voter(NodeId(9)));
+    let other = Member {
+        grpc_address: follower.options.grpc_address.clone(),
+        ..member
+    };
+    let refused = leader.add_voter(&other, soon()).await.unwrap_err();
+    let is_named = refused.to_string().contains("another node is meant");
+    assert!(is_named, "{refused}");
+    assert_eq!(leader.status().members.len(), 3);
     put(leader, "goes-on").await.unwrap();
 }
 
@@ -75,6 +82,40 @@ async fn leadership_goes_where_it_is_sent_and_nowhere_else() {
     assert!(is_silent, "{error}");
     assert_eq!(cluster.leader().await, 1);
     put(cluster.node(1), "goes-on").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vote_is_taken_and_given_back() {
+    let cluster = TestCluster::formed(4).await;
+    let first = cluster.leader().await;
+    let leader = cluster.node(first);
+    let others: Vec<NodeId> = (1..=4).filter(|node| *node != first).map(NodeId).collect();
+    let (node, other) = (others[0], others[1]);
+    for _ in 0..2 {
+        leader.demote(node, false, soon()).await.unwrap();
+        assert!(leader.is_member(node) && !leader.is_voter(node));
+    }
+    let few = leader.demote(other, false, soon()).await.unwrap_err();
+    assert!(
+        matches!(few, MembershipError::TooFewVoters { left: 2 }),
+        "{few}"
+    );
+    put(cluster.node(node.0), "without-a-vote").await.unwrap();
+    for _ in 0..2 {
+        leader.promote(node, soon()).await.unwrap();
+        assert!(leader.is_voter(node));
+    }
+    for outcome in [
+        leader.promote(NodeId(9), soon()).await,
+        leader.demote(NodeId(9), true, soon()).await,
+    ] {
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, MembershipError::Unknown { .. }), "{error}");
+    }
+    let leads = leader.demote(NodeId(first), false, soon()).await;
+    let error = leads.unwrap_err();
+    assert!(matches!(error, MembershipError::Leads { .. }), "{error}");
+    put(leader, "goes-on").await.unwrap();
 }
 
 /// The voters of a node: one set, or two while a change is unfinished.
