@@ -91,11 +91,11 @@ impl StartupError {
 }
 
 /// What is open on disk.
-struct Stores {
-    directory: DataDir,
+pub(crate) struct Stores {
+    pub(crate) directory: DataDir,
     reserve: Reserve,
-    log: Arc<RocksLog>,
-    state: Arc<RocksState>,
+    pub(crate) log: Arc<RocksLog>,
+    pub(crate) state: Arc<RocksState>,
     blobs: Arc<DirectoryBlobs>,
 }
 
@@ -116,7 +116,7 @@ pub struct Node {
     directory: Arc<DataDir>,
 }
 
-fn open_stores(config: &Config) -> Result<Stores, StartupError> {
+pub(crate) fn open_stores(config: &Config) -> Result<Stores, StartupError> {
     // First: the databases may open more files than the usual soft limit allows.
     descriptors::raise();
     let raw = &config.raw;
@@ -147,7 +147,7 @@ fn open_stores(config: &Config) -> Result<Stores, StartupError> {
     })
 }
 
-fn raft_options(config: &Config, directory: &DataDir) -> RaftOptions {
+pub(crate) fn raft_options(config: &Config, directory: &DataDir) -> RaftOptions {
     let raw = &config.raw;
     let snapshots = snapshot_directory(&raw.node.data_dir);
     let mut options = RaftOptions::new(NodeId(raw.node.id), directory.disk_id(), snapshots);

@@ -14,6 +14,7 @@ pub mod grpc;
 pub mod http;
 mod metrics;
 pub mod readiness;
+pub mod recover;
 pub mod remedy;
 mod scoped;
 pub mod telemetry;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use metadata::ids::NodeId;
 use node::assemble::{Node, StartupError};
 use node::config::{self, ConfigError, Loaded};
 use node::fsck::FsckOptions;
@@ -32,6 +33,11 @@ enum Command {
     /// Only a copy that was made while the node was stopped, and only if the original is never started again and was
     /// not started since: a node that runs twice, or that forgets what it acknowledged, loses data.
     AcceptCopy(AcceptCopy),
+    /// Go on with this node alone after a majority of the voters was lost for good. The node must not run.
+    ///
+    /// What the others acknowledged without it is lost. It becomes another cluster, which nodes of the old one cannot
+    /// join; choose the node that has the most, and never start the others again.
+    Recover(Recover),
     /// Check data directories of nodes that do not run, each for itself and all together. Changes nothing.
     ///
     /// Exit code 0: nothing is wrong; 1: something is; 2: not everything could be checked.
@@ -44,6 +50,16 @@ struct AcceptCopy {
     /// The data directory.
     #[arg(long = "data")]
     directory: PathBuf,
+}
+
+/// What goes on, and without whom.
+#[derive(Debug, Args)]
+struct Recover {
+    #[command(flatten)]
+    settings: Settings,
+    /// The other voters, which are lost, all of them.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "NODES")]
+    without: Vec<u64>,
 }
 
 /// What to check.
@@ -132,6 +148,10 @@ fn main() -> ExitCode {
             Err(error) => refuse(&error),
         },
         Command::AcceptCopy(AcceptCopy { directory }) => accept_copy(&directory),
+        Command::Recover(Recover { settings, without }) => match settings.load() {
+            Ok(loaded) => recover(&loaded, without),
+            Err(error) => refuse(&error),
+        },
         Command::Fsck(Fsck {
             directories,
             quick,
@@ -183,19 +203,56 @@ fn accept_copy(directory: &Path) -> ExitCode {
     }
 }
 
+fn recover(loaded: &Loaded, without: Vec<u64>) -> ExitCode {
+    if let Err(error) = node::telemetry::start(&loaded.config.raw.telemetry) {
+        return refuse(&error);
+    }
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(code) => return code,
+    };
+    let lost = without.into_iter().map(NodeId).collect();
+    match runtime.block_on(node::recover::run(&loaded.config, &lost)) {
+        Ok(recovered) => {
+            let node = loaded.config.raw.node.id;
+            let (applied, cluster_id) = (recovered.applied, recovered.cluster_id);
+            println!(
+                "node {node} is cluster {cluster_id} now, with everything through log entry {applied}"
+            );
+            let elsewhere = recovered.elsewhere;
+            println!(
+                "{} blobs with {} bytes have no copy here; once the node runs, this gives them up and lists them:",
+                elsewhere.blobs, elsewhere.bytes
+            );
+            for lost in recovered.lost {
+                println!("    clusterctl member remove {lost} --force");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("argosy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            eprintln!("argosy: starting the runtime: {error}");
+            ExitCode::FAILURE
+        })
+}
+
 fn serve(loaded: &Loaded) -> ExitCode {
     if let Err(error) = node::telemetry::start(&loaded.config.raw.telemetry) {
         return refuse(&error);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("argosy: starting the runtime: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(code) => return code,
     };
     match runtime.block_on(run(loaded)) {
         Ok(()) => ExitCode::SUCCESS,

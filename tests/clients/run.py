@@ -15,7 +15,7 @@ from harness.report import run_all  # noqa: E402
 from scenarios import TABLE  # noqa: E402
 
 import guide, tools, balanced, storms, interrupted, stops, sick  # noqa: E401, E402, F401
-import faults, disks, damage, endless, listing, mounts, container, local, operating, leading, leaving, settings, tags, garbage, healing, logs, repairs  # noqa: E401, E402, F401
+import faults, disks, damage, endless, listing, mounts, container, local, operating, leading, leaving, recovering, settings, tags, garbage, healing, logs, repairs  # noqa: E401, E402, F401
 
 
 def main():

@@ -66,6 +66,8 @@ pub enum Command {
     SetNodeState(SetNodeState),
     /// Forgets a node for good.
     RemoveNode(RemoveNode),
+    /// Goes on under another name after the quorum was lost.
+    RecoverCluster(RecoverCluster),
 }
 
 /// Fixes what is true for the life of a cluster. Accepted once.
@@ -445,4 +447,13 @@ pub struct SetNodeState {
 pub struct RemoveNode {
     /// Which node.
     pub node: NodeId,
+}
+
+/// Accepted when the survivor is registered. Every other node is down from then on: nobody knows what it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoverCluster {
+    /// A new random name (32 hexadecimal digits): what is left of the old cluster is another one.
+    pub cluster_id: String,
+    /// The node whose state and log go on.
+    pub survivor: NodeId,
 }

@@ -21,9 +21,9 @@ mod gc;
 mod lists;
 
 pub use copies::{
-    BlobCursor, Stats, SurplusBlobs, ThinBlobs, UnderReplicated, blobs_of_node, copies_on,
-    is_referenced, lasting_copies, needed_copies_on, stats, surplus_blobs, under_replicated,
-    under_replicated_of_node,
+    BlobCursor, Stats, SurplusBlobs, ThinBlobs, UnderReplicated, blobs_elsewhere, blobs_of_node,
+    copies_on, is_referenced, lasting_copies, needed_copies_on, stats, surplus_blobs,
+    under_replicated, under_replicated_of_node,
 };
 pub use explain::{Deletion, ExplainedLink, ExplainedManifest, Explanation, Naming, explain};
 pub use gc::{

@@ -138,6 +138,16 @@ impl DataDir {
             }
             None => {}
         }
+        self.save_cluster(&mut identity, cluster_id)
+    }
+
+    /// Binds the directory to the cluster that its old one became after it lost its quorum, durably.
+    pub fn rebind_cluster(&self, cluster_id: &str) -> Result<(), StorageError> {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        self.save_cluster(&mut identity, cluster_id)
+    }
+
+    fn save_cluster(&self, identity: &mut Identity, cluster_id: &str) -> Result<(), StorageError> {
         let bound = Identity {
             cluster_id: Some(cluster_id.to_owned()),
             ..identity.clone()

@@ -5,6 +5,7 @@ mod faults;
 mod forming;
 mod links;
 mod membership;
+mod recovery;
 mod removal;
 mod snapshots;
 mod suite;

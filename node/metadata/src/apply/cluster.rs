@@ -1,7 +1,8 @@
 //! What is true for the whole cluster.
 
+use super::node::{self, Nodes};
 use super::{Refusal, Scope};
-use crate::command::{InitializeCluster, SetReplication};
+use crate::command::{InitializeCluster, NodeState, RecoverCluster, SetNodeState, SetReplication};
 use crate::key::{self, Table};
 use crate::record::ClusterRecord;
 use crate::response::{Rejection, Response};
@@ -33,6 +34,30 @@ pub(super) fn set_replication(
     let record = ClusterRecord {
         copies: command.copies,
         write_copies: command.write_copies,
+        ..cluster
+    };
+    scope.save(key::single(Table::Cluster), &record);
+    Ok(Response::Done)
+}
+
+/// What was counted on the others stays on record: it says what may be lost, and is given up node by node.
+pub(super) fn recover(
+    scope: &mut Scope<'_, '_>,
+    command: &RecoverCluster,
+) -> Result<Response, Refusal> {
+    let cluster = scope.cluster()?;
+    let survivor = command.survivor;
+    node::check_registered(scope, survivor)?;
+    for known in Nodes::load(scope)?.all() {
+        let state = match known == survivor {
+            true => NodeState::Up,
+            false => NodeState::Down,
+        };
+        let node = known;
+        node::set_state(scope, &SetNodeState { node, state })?;
+    }
+    let record = ClusterRecord {
+        cluster_id: command.cluster_id.clone(),
         ..cluster
     };
     scope.save(key::single(Table::Cluster), &record);

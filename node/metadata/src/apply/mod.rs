@@ -140,6 +140,7 @@ fn run(scope: &mut Scope<'_, '_>, command: &Command) -> Result<Response, Refusal
         Command::RestoreTag(command) => restore::tag(scope, command),
         Command::SetNodeState(command) => node::set_state(scope, command),
         Command::RemoveNode(command) => node::remove(scope, command),
+        Command::RecoverCluster(command) => cluster::recover(scope, command),
     }
 }
 

@@ -105,6 +105,10 @@ impl Nodes {
         Ok(Nodes(nodes))
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = NodeId> {
+        self.0.keys().copied()
+    }
+
     pub(super) fn is_up(&self, node: NodeId) -> bool {
         self.0.get(&node) == Some(&NodeState::Up)
     }

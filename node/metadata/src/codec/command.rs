@@ -12,8 +12,8 @@ use super::{
 use crate::command::{
     AddPlacement, CloseTickets, Command, CommitBlob, DeleteManifest, DeleteTag, DropPlacement,
     InitializeCluster, ManifestFacts, ManifestReference, MountBlob, OpenTickets, PauseGc,
-    Precondition, PutManifest, RegisterNode, RemoveNode, RenewTickets, ReportLost, SetReplication,
-    Tick, TicketKind, TouchBlob, UnlinkBlob,
+    Precondition, PutManifest, RecoverCluster, RegisterNode, RemoveNode, RenewTickets, ReportLost,
+    SetReplication, Tick, TicketKind, TouchBlob, UnlinkBlob,
 };
 use crate::ids::{NodeId, TicketId};
 
@@ -82,16 +82,17 @@ pub(super) fn encode(command: &Command) -> Message {
         Command::RestoreTag(c) => Message::RestoreTag(gc::encode_restore_tag(c)),
         Command::SetNodeState(c) => Message::SetNodeState(gc::encode_set_node_state(*c)),
         Command::RemoveNode(c) => Message::RemoveNode(pb::RemoveNode { node: c.node.0 }),
+        Command::RecoverCluster(c) => Message::RecoverCluster(pb::RecoverCluster {
+            cluster_id: c.cluster_id.clone(),
+            survivor: c.survivor.0,
+        }),
     }
 }
 
 pub(super) fn decode(message: Message) -> Result<Command, CodecError> {
     Ok(match message {
         Message::InitializeCluster(m) => Command::InitializeCluster(decode_initialize_cluster(m)),
-        Message::SetReplication(m) => Command::SetReplication(SetReplication {
-            copies: m.copies,
-            write_copies: m.write_copies,
-        }),
+        Message::SetReplication(m) => Command::SetReplication(decode_set_replication(&m)),
         Message::RegisterNode(m) => Command::RegisterNode(decode_register_node(m)),
         Message::OpenTickets(m) => Command::OpenTickets(OpenTickets {
             kind: decode_ticket_kind(m.kind)?,
@@ -153,7 +154,22 @@ pub(super) fn decode(message: Message) -> Result<Command, CodecError> {
         Message::RestoreTag(m) => Command::RestoreTag(gc::decode_restore_tag(&m)?),
         Message::SetNodeState(m) => Command::SetNodeState(gc::decode_set_node_state(m)?),
         Message::RemoveNode(m) => Command::RemoveNode(decode_remove_node(m)),
+        Message::RecoverCluster(m) => Command::RecoverCluster(decode_recover_cluster(m)),
     })
+}
+
+fn decode_set_replication(message: &pb::SetReplication) -> SetReplication {
+    SetReplication {
+        copies: message.copies,
+        write_copies: message.write_copies,
+    }
+}
+
+fn decode_recover_cluster(message: pb::RecoverCluster) -> RecoverCluster {
+    RecoverCluster {
+        cluster_id: message.cluster_id,
+        survivor: NodeId(message.survivor),
+    }
 }
 
 fn decode_remove_node(message: pb::RemoveNode) -> RemoveNode {

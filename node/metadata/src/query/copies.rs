@@ -306,6 +306,24 @@ pub fn needed_copies_on(
     Ok(needed)
 }
 
+/// The blobs that count no copy on `node`, and their sizes.
+///
+/// # Errors
+/// [`ViewError`].
+pub fn blobs_elsewhere(
+    view: &dyn MetadataView,
+    node: NodeId,
+) -> Result<HolderSetRecord, ViewError> {
+    let mut elsewhere = HolderSetRecord::default();
+    each_holder_set(view, &mut |holders, held| {
+        if !holders.contains(&node) {
+            elsewhere.blobs += held.blobs;
+            elsewhere.bytes += held.bytes;
+        }
+    })?;
+    Ok(elsewhere)
+}
+
 /// Every combination of nodes that hold a blob, with how many blobs they hold.
 fn each_holder_set(
     view: &dyn MetadataView,

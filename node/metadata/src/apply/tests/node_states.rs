@@ -1,8 +1,8 @@
 //! What copies on nodes that are down or draining are worth.
 
 use crate::command::{
-    AddPlacement, Command, DropPlacement, NodeState, RemoveNode, ReportLost, SetNodeState,
-    TicketKind, UnlinkBlob,
+    AddPlacement, Command, DropPlacement, NodeState, RecoverCluster, RemoveNode, ReportLost,
+    SetNodeState, TicketKind, UnlinkBlob,
 };
 use crate::ids::{LogTime, NodeId};
 use crate::query;
@@ -228,4 +228,38 @@ fn a_condemned_blob_holds_its_nodes_because_a_push_brings_it_back() {
     let remove = Command::RemoveNode(RemoveNode { node: NodeId(2) });
     let holds = Rejection::NodeHoldsCopies(NodeId(2));
     assert_eq!(world.rejected(remove), holds);
+}
+
+#[test]
+fn a_cluster_that_lost_its_quorum_goes_on_under_another_name() {
+    let mut world = World::new();
+    world.push_blob("a", "layer");
+    add(&mut world, 3);
+    world.done(set(3, NodeState::Draining));
+    let recover = |survivor| {
+        Command::RecoverCluster(RecoverCluster {
+            cluster_id: "another".to_owned(),
+            survivor: NodeId(survivor),
+        })
+    };
+    let unknown = Rejection::NodeUnknown(NodeId(9));
+    assert_eq!(world.rejected(recover(9)), unknown);
+    let before = query::cluster(&world.view).unwrap().unwrap();
+    world.done(recover(3));
+    let after = query::cluster(&world.view).unwrap().unwrap();
+    assert_eq!(after.cluster_id, "another");
+    assert_eq!(after.upload_key, before.upload_key);
+    let states = query::nodes(&world.view).unwrap().into_iter();
+    let states: Vec<NodeState> = states.map(|node| node.state).collect();
+    assert_eq!(states, [NodeState::Down, NodeState::Down, NodeState::Up]);
+    let blob = query::blob(&world.view, &digest("layer")).unwrap().unwrap();
+    assert_eq!(blob.holders.len(), 3, "what may be lost is not forgotten");
+    world.done(Command::ReportLost(ReportLost {
+        node: NodeId(3),
+        digest: digest("layer"),
+        is_gone: true,
+    }));
+    let elsewhere = |node| query::blobs_elsewhere(&world.view, NodeId(node)).unwrap();
+    assert_eq!((elsewhere(3).blobs, elsewhere(1).blobs), (1, 0));
+    assert_eq!(elsewhere(3).bytes, blob.size_bytes);
 }

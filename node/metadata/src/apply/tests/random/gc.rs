@@ -2,8 +2,8 @@
 
 use super::{BLOBS, MANIFESTS, PICKED, TAGS, pick};
 use crate::command::{
-    CollectManifests, Command, DeleteBlobs, GcLimits, GcStep, NodeState, PauseGc, RemoveNode,
-    RestoreManifest, RestoreTag, SetNodeState,
+    CollectManifests, Command, DeleteBlobs, GcLimits, GcStep, NodeState, PauseGc, RecoverCluster,
+    RemoveNode, RestoreManifest, RestoreTag, SetNodeState,
 };
 use crate::ids::{LogIndex, NodeId};
 use crate::memory::MemoryView;
@@ -75,6 +75,10 @@ pub(super) fn command(view: &MemoryView, kind: u8, [a, b, c, d, e, _]: [u8; 6]) 
             reason: "because".to_owned(),
         }),
         42 => Command::ResumeGc,
+        43 if b.is_multiple_of(32) => Command::RecoverCluster(RecoverCluster {
+            cluster_id: format!("incarnation {c}"),
+            survivor: node,
+        }),
         // The fourth node registers now and then, and is gone for good some time.
         _ if a.is_multiple_of(4) => Command::RemoveNode(RemoveNode { node: NodeId(4) }),
         _ => Command::SetNodeState(SetNodeState {

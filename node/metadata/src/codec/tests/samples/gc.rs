@@ -5,7 +5,7 @@ use oci::{Digest, MediaType};
 use super::{NODE, stored};
 use crate::command::{
     CollectManifests, Command, CondemnedBlob, DeleteBlobs, GcLimits, GcStep, NodeState, PauseGc,
-    RemoveNode, RestoreManifest, RestoreTag, SetNodeState, UnneededManifest,
+    RecoverCluster, RemoveNode, RestoreManifest, RestoreTag, SetNodeState, UnneededManifest,
 };
 use crate::ids::{LogIndex, LogTime, RepositoryId};
 use crate::key;
@@ -28,6 +28,10 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
     };
     let state = |state| Command::SetNodeState(SetNodeState { node: NODE, state });
     let remove = Command::RemoveNode(RemoveNode { node: NODE });
+    let recover = Command::RecoverCluster(RecoverCluster {
+        cluster_id: "another".to_owned(),
+        survivor: NODE,
+    });
     vec![
         (
             "gc_step",
@@ -84,6 +88,7 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
         ("set_node_state down", state(NodeState::Down)),
         ("set_node_state draining", state(NodeState::Draining)),
         ("remove_node", remove),
+        ("recover_cluster", recover),
     ]
 }
 
