@@ -295,6 +295,7 @@ impl Cluster {
         let wanted = AddMemberRequest {
             id: new,
             grpc_address,
+            learner: false,
         };
         self.runtime.block_on(async {
             let asked = async {

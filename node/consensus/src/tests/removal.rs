@@ -133,7 +133,6 @@ async fn a_removal_that_costs_the_quorum_is_refused_and_changes_nothing() {
         "{error}"
     );
     assert_eq!(members(&leader).len(), 3);
-    put(&leader, "goes-on").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

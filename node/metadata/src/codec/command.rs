@@ -82,10 +82,7 @@ pub(super) fn encode(command: &Command) -> Message {
         Command::RestoreTag(c) => Message::RestoreTag(gc::encode_restore_tag(c)),
         Command::SetNodeState(c) => Message::SetNodeState(gc::encode_set_node_state(*c)),
         Command::RemoveNode(c) => Message::RemoveNode(pb::RemoveNode { node: c.node.0 }),
-        Command::RecoverCluster(c) => Message::RecoverCluster(pb::RecoverCluster {
-            cluster_id: c.cluster_id.clone(),
-            survivor: c.survivor.0,
-        }),
+        Command::RecoverCluster(c) => Message::RecoverCluster(encode_recover_cluster(c)),
     }
 }
 
@@ -162,6 +159,13 @@ fn decode_set_replication(message: &pb::SetReplication) -> SetReplication {
     SetReplication {
         copies: message.copies,
         write_copies: message.write_copies,
+    }
+}
+
+fn encode_recover_cluster(command: &RecoverCluster) -> pb::RecoverCluster {
+    pb::RecoverCluster {
+        cluster_id: command.cluster_id.clone(),
+        survivor: command.survivor.0,
     }
 }
 

@@ -26,13 +26,7 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
             revision,
         })
     };
-    let state = |state| Command::SetNodeState(SetNodeState { node: NODE, state });
-    let remove = Command::RemoveNode(RemoveNode { node: NODE });
-    let recover = Command::RecoverCluster(RecoverCluster {
-        cluster_id: "another".to_owned(),
-        survivor: NODE,
-    });
-    vec![
+    let mut commands = vec![
         (
             "gc_step",
             Command::GcStep(GcStep {
@@ -84,11 +78,26 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
         ),
         ("restore_tag", restore_tag(None)),
         ("restore_tag revision", restore_tag(Some(LogIndex(0)))),
+    ];
+    commands.extend(of_nodes());
+    commands
+}
+
+fn of_nodes() -> [(&'static str, Command); 5] {
+    let state = |state| Command::SetNodeState(SetNodeState { node: NODE, state });
+    let recover = RecoverCluster {
+        cluster_id: "another".to_owned(),
+        survivor: NODE,
+    };
+    [
         ("set_node_state up", state(NodeState::Up)),
         ("set_node_state down", state(NodeState::Down)),
         ("set_node_state draining", state(NodeState::Draining)),
-        ("remove_node", remove),
-        ("recover_cluster", recover),
+        (
+            "remove_node",
+            Command::RemoveNode(RemoveNode { node: NODE }),
+        ),
+        ("recover_cluster", Command::RecoverCluster(recover)),
     ]
 }
 
