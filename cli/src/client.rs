@@ -6,6 +6,7 @@ use proto::admin::StatusRequest;
 use proto::admin::admin_client::AdminClient;
 use proto::admin::gc_client::GcClient;
 use proto::admin::heal_client::HealClient;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 /// Time to connect to one node.
@@ -25,13 +26,24 @@ pub(crate) enum CommandError {
     /// A node answered with an error.
     #[error("{0}")]
     Refused(String),
+    /// A node could not do it now.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 impl CommandError {
+    /// Whether the same may succeed in a moment, for example because a leader is elected.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            CommandError::Unreachable(_) | CommandError::Unavailable(_) => true,
+            CommandError::Usage(_) | CommandError::Refused(_) => false,
+        }
+    }
+
     /// The documented exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            CommandError::Refused(_) => 1,
+            CommandError::Refused(_) | CommandError::Unavailable(_) => 1,
             CommandError::Usage(_) => 2,
             CommandError::Unreachable(_) => 3,
         }
@@ -40,7 +52,14 @@ impl CommandError {
 
 impl From<tonic::Status> for CommandError {
     fn from(status: tonic::Status) -> CommandError {
-        CommandError::Refused(status.message().to_owned())
+        let message = status.message().to_owned();
+        match status.code() {
+            // Not the leader, and no other one is known: `FailedPrecondition` is of requests that no leader would do.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+                CommandError::Unavailable(message)
+            }
+            _ => CommandError::Refused(message),
+        }
     }
 }
 

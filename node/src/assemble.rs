@@ -81,7 +81,9 @@ impl StartupError {
                 | StartError::Storage(_)
                 | StartError::View(_)
                 | StartError::Raft(_) => true,
-                StartError::Options(_) | StartError::MembersDiffer { .. } => false,
+                StartError::Options(_)
+                | StartError::Removed { .. }
+                | StartError::MembersDiffer { .. } => false,
             },
             StartupError::Listen { .. } | StartupError::Interrupted | StartupError::Signals(_) => {
                 false

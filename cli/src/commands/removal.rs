@@ -113,8 +113,14 @@ pub(crate) async fn replace(
     let mut members = status.into_inner().members.into_iter();
     // Otherwise it is gone already, and this is the same command once more.
     if members.any(|member| member.id == node) {
-        let first = ask(endpoints, node, Some(true)).await?;
-        wait_until_drained(endpoints, node, first, Some(deadline)).await?;
+        match ask(endpoints, node, Some(true)).await {
+            Ok(first) => {
+                wait_until_drained(endpoints, node, first, Some(deadline)).await?;
+            }
+            // Removed, and a member still: what follows finishes that.
+            Err(CommandError::Refused(reason)) if reason.contains("was removed") => {}
+            Err(error) => return Err(error),
+        }
     }
     let arguments = RemoveArguments {
         node,
@@ -176,8 +182,10 @@ async fn look(
     node: u64,
     before: &DrainReply,
 ) -> Result<DrainReply, CommandError> {
-    let Ok(now) = ask(endpoints, node, None).await else {
-        return Ok(before.clone());
+    let now = match ask(endpoints, node, None).await {
+        Ok(now) => now,
+        Err(error) if error.may_pass() => return Ok(before.clone()),
+        Err(error) => return Err(error),
     };
     // Another operator took it back, or a node that was down is there again.
     match now.state == "up" {

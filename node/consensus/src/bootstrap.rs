@@ -163,6 +163,9 @@ impl RaftNode {
         {
             return Err(self.disk_replaced());
         }
+        if answers.iter().any(|answer| answer.removed) {
+            return Err(StartError::Removed { node });
+        }
         let is_formed = answers.iter().any(|answer| answer.initialized);
         let members = others + 1;
         let majority = members / 2 + 1;

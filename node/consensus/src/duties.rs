@@ -113,7 +113,11 @@ impl RaftNode {
             return Ok(false);
         };
         self.cluster.peers.set_cluster(&cluster.cluster_id);
-        if self.leader().is_none() {
+        if self.is_removed() {
+            return Ok(true);
+        }
+        // It may take itself, or the last one it heard of, for the leader.
+        if !self.is_ready() {
             self.ask_whether_removed().await;
         }
         self.register().await?;

@@ -22,6 +22,12 @@ pub enum StartError {
         /// This node.
         node: NodeId,
     },
+    /// The cluster removed a node with this number. An empty disk under it could vote before it is out.
+    #[error("node {node} was removed from the cluster; a number is never used again")]
+    Removed {
+        /// This node.
+        node: NodeId,
+    },
     /// Members that start together must agree on who they are: two lists could become two clusters.
     #[error(
         "node {node} is configured with other members: {theirs} there, {ours} here; give every member the same list, \

@@ -22,6 +22,8 @@ use crate::types::{Metrics, NodeAddress, TypeConfig};
 const PROMOTION_LAG_ENTRIES: u64 = 100;
 /// Fewer voters do not survive the loss of one.
 const FEWEST_VOTERS: usize = 3;
+/// How long a majority may take to say who leads.
+const CONFIRM_TIME: Duration = Duration::from_secs(10);
 /// Between two questions whether a new member is there.
 const PROBE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -199,26 +201,34 @@ impl RaftNode {
         node: NodeId,
         allow_few: bool,
     ) -> Result<(), MembershipError> {
-        let metrics = self.cluster.raft.metrics();
-        let metrics = metrics.borrow_watched();
+        let voters: Vec<u64> = self.cluster.raft.voter_ids().collect();
+        let left = voters.iter().filter(|voter| **voter != node.0).count();
+        if left < FEWEST_VOTERS && !allow_few && left < voters.len() {
+            return Err(MembershipError::TooFewVoters { left });
+        }
+        self.check_majority_without(node)?;
+        // Last: whoever hears this moves the leader, and should not do so for nothing.
+        match node == self.options.node {
+            true => Err(MembershipError::Leads { node }),
+            false => Ok(()),
+        }
+    }
+
+    /// A change of voters cannot be taken back once it is in the log: those that are left must answer now.
+    pub(crate) fn check_majority_without(&self, node: NodeId) -> Result<(), MembershipError> {
+        // Cloned: another borrow while this one lasts could wait for a writer that waits for this one.
+        let metrics = self.cluster.raft.metrics().borrow_watched().clone();
         let silence = self.options.election_timeout_max * 2;
         let left: Vec<u64> = metrics
             .membership_config
             .voter_ids()
             .filter(|voter| *voter != node.0)
             .collect();
-        if left.len() < FEWEST_VOTERS && !allow_few && self.is_voter(node) {
-            return Err(MembershipError::TooFewVoters { left: left.len() });
-        }
         let is_heard =
             |voter: &&u64| **voter == self.options.node.0 || answers(&metrics, **voter, silence);
         let (answering, needed) = (left.iter().filter(is_heard).count(), left.len() / 2 + 1);
-        if answering < needed {
-            return Err(MembershipError::NoMajority { answering, needed });
-        }
-        // Last: whoever hears this moves the leader, and should not do so for nothing.
-        match node == self.options.node {
-            true => Err(MembershipError::Leads { node }),
+        match answering < needed {
+            true => Err(MembershipError::NoMajority { answering, needed }),
             false => Ok(()),
         }
     }
@@ -238,7 +248,9 @@ impl RaftNode {
     /// A node that led before it was restarted takes itself for the leader until it hears of another one: a majority says.
     pub(crate) async fn confirm_leads(&self, deadline: Instant) -> Result<(), MembershipError> {
         self.check_leads()?;
-        self.barrier(deadline).await?;
+        // Not longer: whoever asked may have left, and what he asked for should not happen much later.
+        let soon = Instant::now() + CONFIRM_TIME;
+        self.barrier(deadline.min(soon)).await?;
         self.check_leads()
     }
 

@@ -12,9 +12,12 @@ use metadata::command::{Command, RecoverCluster};
 use metadata::ids::NodeId;
 use metadata::log::MetadataLog as _;
 use metadata::response::Response;
+use openraft::EntryPayload;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::entry::RaftEntry as _;
+use openraft::errors::Fatal;
 use openraft::storage::{RaftLogReader as _, RaftLogStorage as _};
-use openraft::{EntryPayload, LogId, vote::RaftLeaderId as _};
+use openraft::vote::RaftLeaderId as _;
 use storage::error::StorageError;
 use storage::log::{LogStore, VOTE};
 use storage::state::StateStore;
@@ -23,7 +26,7 @@ use crate::error::{MembershipError, StartError};
 use crate::log_store::LogAdapter;
 use crate::network::convert;
 use crate::node::RaftNode;
-use crate::types::{LogEntry, Membership, NodeAddress, Vote};
+use crate::types::{LogEntry, LogId, Membership, NodeAddress, TypeConfig, Vote};
 
 /// Makes `survivor` the only member, in the log of a node that does not run. Nothing when it is that already.
 ///
@@ -114,9 +117,39 @@ impl RaftNode {
             cluster_id: cluster_id.clone(),
             survivor: self.options.node,
         });
-        match self.propose(command, "", deadline).await?.response {
-            Response::Rejected(rejection) => Err(MembershipError::Refused(rejection)),
-            _ => Ok(cluster_id),
+        let outcome = self.propose(command, "", deadline).await?;
+        if let Response::Rejected(rejection) = outcome.response {
+            return Err(MembershipError::Refused(rejection));
+        }
+        self.compact(outcome.index.0, deadline).await?;
+        Ok(cluster_id)
+    }
+
+    /// Drops the log through `index`: a new node that replayed it would take itself for one of the old cluster before it
+    /// comes to the new name. It gets a snapshot instead.
+    async fn compact(&self, index: u64, deadline: Instant) -> Result<(), MembershipError> {
+        let fatal = |error: Fatal<TypeConfig>| MembershipError::Fatal(error.to_string());
+        let raft = &self.cluster.raft;
+        let mut metrics = raft.metrics();
+        raft.trigger().snapshot().await.map_err(fatal)?;
+        let mut asked = false;
+        loop {
+            let (snapshot, purged) = {
+                let metrics = metrics.borrow_and_update();
+                let reached = |id: &Option<LogId>| id.as_ref().is_some_and(|id| id.index >= index);
+                (reached(&metrics.snapshot), reached(&metrics.purged))
+            };
+            if purged {
+                return Ok(());
+            }
+            if snapshot && !std::mem::replace(&mut asked, true) {
+                raft.trigger().purge_log(index).await.map_err(fatal)?;
+            }
+            match tokio::time::timeout_at(deadline.into(), metrics.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(MembershipError::Fatal("raft stopped".into())),
+                Err(_) => return Err(MembershipError::OutcomeUnknown),
+            }
         }
     }
 }

@@ -68,8 +68,8 @@ struct Copy {
     digest: Digest,
     /// Copies on nodes that stay.
     lasting: u32,
+    /// The others have enough copies, or nobody needs any.
     is_enough: bool,
-    is_condemned: bool,
 }
 
 impl RaftNode {
@@ -93,6 +93,11 @@ impl RaftNode {
             (_, state) => state,
         };
         if wanted != state {
+            // Two at once would each find room without the other.
+            let _turn = self
+                .changing_membership
+                .try_lock()
+                .map_err(|_| MembershipError::Busy)?;
             if wanted == NodeState::Draining {
                 self.check_room_without(node)?;
             }
@@ -153,7 +158,13 @@ impl RaftNode {
     }
 
     fn registered(&self, node: NodeId) -> Result<NodeRecord, MembershipError> {
-        facts::registered(&*self.state, node)?.ok_or(MembershipError::Unknown { node })
+        match facts::registered(&*self.state, node)? {
+            Some(known) => Ok(known),
+            None if facts::is_removed(&*self.state, node)? => {
+                Err(MembershipError::Removed { node })
+            }
+            None => Err(MembershipError::Unknown { node }),
+        }
     }
 
     /// Pushes must find W nodes without it.
@@ -180,9 +191,12 @@ impl RaftNode {
     }
 
     fn check_not_up(&self, node: NodeId) -> Result<(), MembershipError> {
-        match self.registered(node)?.state {
-            NodeState::Up => Err(MembershipError::NotDraining { node }),
-            NodeState::Down | NodeState::Draining => Ok(()),
+        match facts::registered(&*self.state, node)?.map(|known| known.state) {
+            Some(NodeState::Up) => Err(MembershipError::NotDraining { node }),
+            Some(NodeState::Down | NodeState::Draining) => Ok(()),
+            // It was added and died before it introduced itself.
+            None if self.is_member(node) => Ok(()),
+            None => Err(MembershipError::Unknown { node }),
         }
     }
 
@@ -259,12 +273,14 @@ impl RaftNode {
     ) -> Result<Option<GivenUp>, MembershipError> {
         let (digest, copies) = (copy.digest, copy.lasting);
         let kept = Some(GivenUp { digest, copies });
-        let command = match (copy.is_condemned, copy.is_enough, all) {
-            // Nobody makes copies of what is about to go; the floor of the command keeps the last one.
-            (true, _, false) => lost(node, digest, false),
-            (false, true, false) => Command::DropPlacement(DropPlacement { node, digest }),
-            (false, false, false) => return Ok(kept),
-            (_, _, true) => lost(node, digest, true),
+        let command = match (copy.is_enough, all) {
+            (true, false) => Command::DropPlacement(DropPlacement { node, digest }),
+            (false, false) => return Ok(kept),
+            (_, true) => Command::ReportLost(ReportLost {
+                node,
+                digest,
+                is_gone: true,
+            }),
         };
         match self.decided(command, deadline).await {
             Ok(()) => Ok(kept.filter(|_| all)),
@@ -290,7 +306,10 @@ impl RaftNode {
         let raft = &self.cluster.raft;
         let nodes = std::collections::BTreeSet::from([node.0]);
         let change = match self.is_voter(node) {
-            true => ChangeMembers::RemoveVoters(nodes),
+            true => {
+                self.check_majority_without(node)?;
+                ChangeMembers::RemoveVoters(nodes)
+            }
             // A change that was left halfway ended with it as a learner.
             false => ChangeMembers::RemoveNodes(nodes),
         };
@@ -306,20 +325,13 @@ impl RaftNode {
     }
 }
 
-fn lost(node: NodeId, digest: Digest, is_gone: bool) -> Command {
-    Command::ReportLost(ReportLost {
-        node,
-        digest,
-        is_gone,
-    })
-}
-
 /// A page of what is counted on a node.
 fn copies_of(
     view: &dyn MetadataView,
     node: NodeId,
     after: Option<&Digest>,
 ) -> Result<Vec<Copy>, ViewError> {
+    let write_copies = query::cluster(view)?.map_or(1, |cluster| cluster.write_copies);
     let mut copies = Vec::new();
     for digest in query::blobs_of_node(view, node, after, PAGE_BLOBS)? {
         let Some(blob) = query::blob(view, &digest)? else {
@@ -329,8 +341,7 @@ fn copies_of(
         copies.push(Copy {
             digest,
             lasting,
-            is_enough: lasting >= wanted.max(1),
-            is_condemned: blob.condemned_since.is_some(),
+            is_enough: lasting >= wanted.max(write_copies) || blob.condemned_since.is_some(),
         });
     }
     Ok(copies)

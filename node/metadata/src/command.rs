@@ -442,7 +442,8 @@ pub struct SetNodeState {
     pub state: NodeState,
 }
 
-/// Accepted when no copy is counted on the node, and again when it was accepted before. The node never registers again.
+/// Accepted when no copy is counted on the node, registered or not, and again when it was accepted before. The node never
+/// registers again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemoveNode {
     /// Which node.

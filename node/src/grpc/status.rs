@@ -11,7 +11,7 @@ use tonic::Status;
 pub(super) fn of_membership(error: &MembershipError) -> Status {
     let message = error.to_string();
     match error {
-        MembershipError::NotLeader { .. } => Status::failed_precondition(message),
+        MembershipError::NotLeader { .. } => Status::unavailable(message),
         MembershipError::Busy => Status::aborted(message),
         MembershipError::AlreadyInitialized => Status::already_exists(message),
         MembershipError::Invalid(_) => Status::invalid_argument(message),

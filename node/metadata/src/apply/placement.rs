@@ -49,9 +49,12 @@ pub(super) fn drop_surplus(
     let cluster = scope.cluster()?;
     let (before, after) = without_holder(scope, &command.digest, command.node)?;
     let nodes = Nodes::load(scope)?;
+    // Nobody relies on what is condemned: a push that brings it back counts the copies that are left then.
     // A node that leaves is there for safety only, one that is down not even for that, and where they leave from there
     // may be no room for R.
-    let (reached, wanted) = if nodes.is_up(command.node) {
+    let (reached, wanted) = if before.condemned_since.is_some() {
+        (0, 0)
+    } else if nodes.is_up(command.node) {
         (nodes.lasting_copies(&after.holders), cluster.copies)
     } else {
         (nodes.live_copies(&after.holders), cluster.write_copies)

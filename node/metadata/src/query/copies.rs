@@ -286,7 +286,7 @@ pub fn copies_on(view: &dyn MetadataView, node: NodeId) -> Result<HolderSetRecor
 }
 
 /// Those of [`copies_on`] that must be made elsewhere before the node can go: the nodes that stay have fewer copies of
-/// them than R, or than there are such nodes.
+/// them than R, or than there are such nodes, or than W.
 ///
 /// # Errors
 /// [`ViewError`].
@@ -294,11 +294,13 @@ pub fn needed_copies_on(
     view: &dyn MetadataView,
     node: NodeId,
 ) -> Result<HolderSetRecord, ViewError> {
+    let write_copies = cluster(view)?.map_or(1, |cluster| u64::from(cluster.write_copies));
     let target = Target::load(view)?;
+    let wanted = target.copies.max(write_copies);
     let mut needed = HolderSetRecord::default();
     each_holder_set(view, &mut |holders, held| {
         let lasting = u64::from(target.lasting(holders));
-        if holders.contains(&node) && lasting < target.copies.max(1) {
+        if holders.contains(&node) && lasting < wanted {
             needed.blobs += held.blobs;
             needed.bytes += held.bytes;
         }

@@ -126,6 +126,11 @@ impl Coordinator {
 
     /// A new end means that somebody waits for copies now: everyone gets another chance.
     fn serve_anew(&mut self) {
+        // A node that was removed since counts nowhere: the commit that named it was refused.
+        let members = state::members(self.replication.log.as_ref());
+        if !members.is_empty() {
+            self.durable.retain(|node| members.contains(node));
+        }
         self.failures.values_mut().for_each(Failures::forgive);
         if !std::mem::replace(&mut self.is_awaited, true) {
             self.running.values_mut().for_each(Lane::start_over);

@@ -51,7 +51,7 @@ pub struct Spread {
     progress: watch::Receiver<Progress>,
     settle: Option<oneshot::Sender<Settlement>>,
     counted: Vec<NodeId>,
-    /// Decided at the start: the number of copies on their way follows from it.
+    /// What held at the start; the number of copies on their way follows from it.
     counts_own: bool,
 }
 
@@ -134,6 +134,8 @@ impl Spread {
     pub async fn finish(&mut self, end: PushEnd) -> Result<Copies, ReplicationError> {
         let cluster = state::cluster(self.replication.log.as_ref())?;
         self.end.send_replace(Some(end));
+        // A node that came back meanwhile counts its copy, too: it is pinned. One that left meanwhile counts it still.
+        self.counts_own |= cluster.counts_own;
         let (all, needed) = cluster.elsewhere(self.counts_own);
         let options = &self.replication.options;
         if needed > 0 {

@@ -208,9 +208,10 @@ fn a_node_goes_when_no_copy_is_counted_on_it_and_never_comes_back() {
     let ticket = world.open(TicketKind::Upload);
     let push = Command::CommitBlob(commit(ticket, "a", "new", &[1, 2]));
     assert_eq!(world.rejected(push), unknown);
-    let stranger = Command::RemoveNode(RemoveNode { node: NodeId(9) });
-    let unknown = Rejection::NodeUnknown(NodeId(9));
-    assert_eq!(world.rejected(stranger), unknown);
+    // A member that never came to introduce itself.
+    world.done(Command::RemoveNode(RemoveNode { node: NodeId(9) }));
+    let removed = Rejection::NodeRemoved(NodeId(9));
+    assert_eq!(world.rejected(register(9, "disk-9")), removed);
 }
 
 #[test]
@@ -227,7 +228,30 @@ fn a_condemned_blob_holds_its_nodes_because_a_push_brings_it_back() {
     assert_eq!((held.blobs, held.bytes), (0, 0));
     let remove = Command::RemoveNode(RemoveNode { node: NodeId(2) });
     let holds = Rejection::NodeHoldsCopies(NodeId(2));
-    assert_eq!(world.rejected(remove), holds);
+    assert_eq!(world.rejected(remove.clone()), holds);
+    // Nobody relies on its copies, not even on the last one.
+    let drop_copy = |node| {
+        Command::DropPlacement(DropPlacement {
+            node: NodeId(node),
+            digest,
+        })
+    };
+    world.done(drop_copy(1));
+    world.done(drop_copy(2));
+    world.done(remove);
+    let ticket = world.open(TicketKind::Upload);
+    let few = Rejection::TooFewCopies {
+        reached: 1,
+        wanted: 2,
+    };
+    let push = |nodes: &[u64]| Command::CommitBlob(commit(ticket, "a", "layer", nodes));
+    assert_eq!(world.rejected(push(&[1])), few);
+    world.apply(push(&[1, 3]));
+    let blob = query::blob(&world.view, &digest).unwrap().unwrap();
+    assert_eq!(
+        (blob.condemned_since, blob.holders),
+        (None, vec![NodeId(1), NodeId(3)])
+    );
 }
 
 #[test]
