@@ -62,6 +62,8 @@ def recovered():
             wait_for(lambda: removed(first, node, given_up), f"node {node} is removed", 30)
         lost_blobs = {blob["digest"] for blob in given_up if blob["copies"] == 0}
         check(lost_blobs == {digest}, f"given up: {given_up}")
+        # Pushed again, it is whole again.
+        first.registry().push_blob("team/app", lost)
         for node in new:
             node.start()
             wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
@@ -70,6 +72,7 @@ def recovered():
         for node in (first, *new):
             for tag, image in images.items():
                 whole(node.registry(), "team/app", image, tag)
+            node.registry().holds("team/app", digest, lost)
         clusterctl(first, "check")
 
 

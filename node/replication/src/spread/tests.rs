@@ -1,10 +1,12 @@
+mod leaving;
+
 use std::time::Duration;
 
 use super::*;
 use crate::ReplicationOptions;
 use crate::testing::{Cluster, ONE, THREE, TWO, eventually, noise, sha256, staged, stop};
 use bytes::Bytes;
-use metadata::command::{Command, NodeState, RemoveNode, SetNodeState};
+use metadata::command::{Command, NodeState, SetNodeState};
 use storage::blob::BlobStore;
 
 const MIB: usize = 1024 * 1024;
@@ -396,63 +398,6 @@ async fn a_straggler_that_drains_meanwhile_is_replaced_under_the_same_ticket() {
     let mut expected = vec![ONE, order[0], spare];
     expected.sort_unstable();
     assert_eq!(cluster.holders(&end.digest), expected);
-    stop(cluster).await;
-}
-
-/// The log refuses a commit that names it, so the client tries again.
-#[tokio::test(start_paused = true)]
-async fn a_copy_on_a_node_that_was_removed_is_made_elsewhere() {
-    let cluster = Cluster::new(4, 2, 2);
-    let body = noise(MIB, 35);
-    let staged = staged(&cluster, &body).await;
-    let mut spread = start(&cluster, staged.reader());
-    let end = end_of(&cluster, &body);
-    let holders = spread.finish(end).await.unwrap().holders;
-    let node = holders[0];
-    let state = NodeState::Draining;
-    for command in [
-        Command::SetNodeState(SetNodeState { node, state }),
-        Command::RemoveNode(RemoveNode { node }),
-    ] {
-        cluster.log.apply(command).unwrap();
-    }
-    let mut holders = spread.finish(end).await.unwrap().holders;
-    for _ in 0..100 {
-        if holders == [node] {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            holders = spread.finish(end).await.unwrap().holders;
-        }
-    }
-    assert!(holders.len() == 1 && holders[0] != node, "{holders:?}");
-    spread.stragglers(None);
-    stop(cluster).await;
-}
-
-/// Or a node that drains while pushes go on through it would never be empty.
-#[tokio::test(start_paused = true)]
-async fn a_node_that_drains_makes_all_copies_elsewhere() {
-    let cluster = Cluster::new(4, 3, 2);
-    for state in [NodeState::Draining, NodeState::Down] {
-        let node = ONE;
-        let change = SetNodeState { node, state };
-        cluster.log.apply(Command::SetNodeState(change)).unwrap();
-        let body = noise(MIB, state as u64);
-        let staged = staged(&cluster, &body).await;
-        let mut spread = start(&cluster, staged.reader());
-        let end = end_of(&cluster, &body);
-        let copies = spread.finish(end).await.unwrap();
-        assert!(!copies.counts_own);
-        assert_eq!(copies.holders.len(), 3);
-        // It is back while the client tries again.
-        let node = ONE;
-        let back = SetNodeState {
-            node,
-            state: NodeState::Up,
-        };
-        cluster.log.apply(Command::SetNodeState(back)).unwrap();
-        assert!(spread.finish(end).await.unwrap().counts_own);
-        spread.stragglers(None);
-    }
     stop(cluster).await;
 }
 
