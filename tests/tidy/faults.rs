@@ -6,9 +6,7 @@ use crate::behaviours::Known;
 
 /// The rows that the table answers for; the others are in `behaviours.md`.
 pub(crate) fn wanted() -> VecDeque<String> {
-    (1..=85)
-        .map(|number| format!("F-{number:02}"))
-        .collect()
+    (1..=85).map(|number| format!("F-{number:02}")).collect()
 }
 
 /// What the table may name.

@@ -56,7 +56,10 @@ async fn a_drained_node_goes_and_its_number_is_spent() {
         matches!(refused, MembershipError::Removed { node } if node == leaving),
         "{refused}"
     );
-    let unknown = leader.drain(leaving, Some(true), soon()).await.unwrap_err();
+    let gone = leader.drain(leaving, Some(true), soon()).await.unwrap_err();
+    assert!(matches!(gone, MembershipError::Removed { .. }), "{gone}");
+    let unknown = leader.drain(NodeId(9), Some(true), soon()).await;
+    let unknown = unknown.unwrap_err();
     assert!(
         matches!(unknown, MembershipError::Unknown { .. }),
         "{unknown}"
