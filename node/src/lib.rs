@@ -6,6 +6,7 @@
 //! decides: fronts translate.
 
 pub mod assemble;
+mod carried;
 pub mod config;
 mod descriptors;
 mod floors;

@@ -133,7 +133,7 @@ def member_votes():
         first, second, third, fourth, new = cluster.nodes
         grown(cluster, 4)
         new.start()
-        wait_for(lambda: new.registry().request("GET", "/healthz").status == 200, "node 5 answers", 20)
+        new.wait_answers()
         said = ctl(second, "member", "add", "--learner", f"5={new.grpc}")
         check(said == {"added": 5, "role": "learner"}, f"{said}")
 
@@ -173,7 +173,7 @@ def grown(cluster, count):
 def add(asked, node):
     if node.process is None:
         node.start()
-    wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
+    node.wait_answers()
     clusterctl(asked, "member", "add", f"{node.id}={node.grpc}")
 
 
@@ -200,7 +200,7 @@ def rounds(count):
             leaving, staying = present[:2], present[2:] + new
             for node in new:
                 node.start()
-                wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
+                node.wait_answers()
             with Pushes(present[2:], f"round{number}-", attempts=40) as pushes:
                 for node in new:
                     killed_meanwhile(cluster, present, "member", "add", f"{node.id}={node.grpc}")
@@ -258,7 +258,7 @@ def member_replace_dead():
         dead.kill()
         refused(second, "node 4 is up", "member", "remove", "4")
         new.start()
-        wait_for(lambda: new.registry().request("GET", "/healthz").status == 200, "node 5 answers", 20)
+        new.wait_answers()
         with Pushes([first, second, third], "meanwhile") as pushes:
             replaced = ctl(third, "member", "replace", "4", f"5={new.grpc}")
         check(replaced == {"removed": 4, "given_up_blobs": 0, "given_up": []}, f"{replaced}")

@@ -59,7 +59,7 @@ def initialise():
         for node in cluster.nodes:
             node.start()
         first = cluster.nodes[0]
-        wait_for(lambda: first.registry().request("GET", "/healthz").status == 200, "node 1 answers", 20)
+        first.wait_answers()
         check(first.registry().request("GET", "/readyz").status == 503, "ready before it was initialised")
         members = [f"--member={node.id}={node.grpc}" for node in cluster.nodes]
         clusterctl(first, "init", *members)
@@ -83,7 +83,7 @@ def grow():
         images = [first.registry().image("team/app", f"v{number}", layers=2) for number in range(5)]
         for node in others:
             node.start()
-            wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
+            node.wait_answers()
             said = clusterctl(first, "member", "add", f"{node.id}={node.grpc}")
             check("serves" in said, f"member add said {said!r}")
             # Not a moment later: success means that the node serves.
@@ -125,7 +125,7 @@ def member_add_late():
         first.registry().image("team/app", "v1")
         # The same again once the node runs.
         second.start()
-        wait_for(lambda: second.registry().request("GET", "/healthz").status == 200, "node 2 answers", 20)
+        second.wait_answers()
         clusterctl(first, *add[:-1], "60")
         expect(second.registry().manifest("team/app", "v1"), 200)
 
@@ -159,7 +159,7 @@ def members_differ():
         (third.directory / "config.toml").write_text(other)
         for node in (first, second):
             node.start()
-            wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
+            node.wait_answers()
         wait_for(lambda: f"3={third.grpc}" in first.tail(), "the log says who does not answer", 20)
         check(first.registry().request("GET", "/readyz").status == 503, "two of three formed a cluster by themselves")
         clusterctl(first, "init", *[f"--member={node.id}={node.grpc}" for node in cluster.nodes])

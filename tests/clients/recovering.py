@@ -53,7 +53,7 @@ def recovered():
         images["after"] = first.registry().image("team/app", "after")
         # The other one was not that lost: it finds no cluster of its own any more.
         second.start()
-        wait_for(lambda: second.registry().request("GET", "/healthz").status == 200, "node 2 answers", 20)
+        second.wait_answers()
         check(second.registry().request("GET", "/readyz").status == 503, "a node of the old cluster is ready")
         second.stop()
         wait_for(lambda: status(first)["nodes"][0]["ready"], "node 1 is ready", 30)
@@ -66,7 +66,7 @@ def recovered():
         first.registry().push_blob("team/app", lost)
         for node in new:
             node.start()
-            wait_for(lambda: node.registry().request("GET", "/healthz").status == 200, f"node {node.id} answers", 20)
+            node.wait_answers()
             clusterctl(first, "member", "add", f"{node.id}={node.grpc}")
         wait_for(lambda: complete(first, 3), "three copies of everything", 60)
         for node in (first, *new):

@@ -102,6 +102,10 @@ class Node:
     def wait_ready(self, seconds=READY_SECONDS):
         wait_for(self.ready, f"node {self.id} ready", seconds)
 
+    def wait_answers(self, seconds=20):
+        """It runs and answers, though it may belong to no cluster yet."""
+        wait_for(lambda: self.registry().request("GET", "/healthz").status == 200, f"node {self.id} answers", seconds)
+
     def stop(self):
         """SIGTERM, as an operator would; returns the exit code."""
         return self._end(signal.SIGTERM)

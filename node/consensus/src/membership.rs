@@ -152,15 +152,18 @@ impl RaftNode {
         &self,
         deadline: Instant,
     ) -> Result<tokio::sync::MutexGuard<'_, ()>, MembershipError> {
-        let turn = self
-            .changing_membership
-            .try_lock()
-            .map_err(|_| MembershipError::Busy)?;
+        let turn = self.take_turn()?;
         self.confirm_leads(deadline).await?;
         if self.is_change_unfinished() {
             self.finish_change(deadline).await?;
         }
         Ok(turn)
+    }
+
+    pub(crate) fn take_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, MembershipError> {
+        self.changing_membership
+            .try_lock()
+            .map_err(|_| MembershipError::Busy)
     }
 
     async fn join_as_learner(

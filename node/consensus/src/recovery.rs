@@ -10,8 +10,6 @@ use std::time::Instant;
 
 use metadata::command::{Command, RecoverCluster};
 use metadata::ids::NodeId;
-use metadata::log::MetadataLog as _;
-use metadata::response::Response;
 use openraft::EntryPayload;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::entry::RaftEntry as _;
@@ -117,11 +115,8 @@ impl RaftNode {
             cluster_id: cluster_id.clone(),
             survivor: self.options.node,
         });
-        let outcome = self.propose(command, "", deadline).await?;
-        if let Response::Rejected(rejection) = outcome.response {
-            return Err(MembershipError::Refused(rejection));
-        }
-        self.compact(outcome.index.0, deadline).await?;
+        let index = self.decided(command, deadline).await?;
+        self.compact(index.0, deadline).await?;
         Ok(cluster_id)
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use metadata::command::{Command, DropPlacement, NodeState, RemoveNode, ReportLost, SetNodeState};
-use metadata::ids::NodeId;
+use metadata::ids::{LogIndex, NodeId};
 use metadata::log::{self, MetadataLog as _};
 use metadata::query;
 use metadata::record::{HolderSetRecord, NodeRecord};
@@ -94,10 +94,7 @@ impl RaftNode {
         };
         if wanted != state {
             // Two at once would each find room without the other.
-            let _turn = self
-                .changing_membership
-                .try_lock()
-                .map_err(|_| MembershipError::Busy)?;
+            let _turn = self.take_turn()?;
             if wanted == NodeState::Draining {
                 self.check_room_without(node)?;
             }
@@ -230,7 +227,7 @@ impl RaftNode {
                 // A push that came through the node meanwhile.
                 Err(MembershipError::Refused(Rejection::NodeHoldsCopies(_)))
                     if Instant::now() + PAUSE < deadline => {}
-                other => return other.map(|()| given_up),
+                other => return other.map(|_| given_up),
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -283,7 +280,7 @@ impl RaftNode {
             }),
         };
         match self.decided(command, deadline).await {
-            Ok(()) => Ok(kept.filter(|_| all)),
+            Ok(_) => Ok(kept.filter(|_| all)),
             // Others dropped theirs meanwhile.
             Err(MembershipError::Refused(Rejection::TooFewCopies { .. })) => Ok(kept),
             // It is gone, by collection or because the node dropped it itself.
@@ -317,10 +314,16 @@ impl RaftNode {
             .await
     }
 
-    async fn decided(&self, command: Command, deadline: Instant) -> Result<(), MembershipError> {
-        match self.propose(command, "", deadline).await?.response {
+    /// What was decided, and where in the log.
+    pub(crate) async fn decided(
+        &self,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<LogIndex, MembershipError> {
+        let outcome = self.propose(command, "", deadline).await?;
+        match outcome.response {
             Response::Rejected(rejection) => Err(MembershipError::Refused(rejection)),
-            _ => Ok(()),
+            _ => Ok(outcome.index),
         }
     }
 }

@@ -174,13 +174,11 @@ impl Admin for AdminFront {
                     .0;
                 Ok(Response::new(wire::AddMemberReply { log_index }))
             }
-            Err(MembershipError::NotLeader {
-                leader: Some(leader),
-            }) if !passed_on => {
-                let (mut client, request) = self.to_leader(leader, wanted, ADD_TIME).await?;
+            Err(error) => {
+                let asked = (wanted, passed_on, ADD_TIME);
+                let (mut client, request) = self.to_leader(error, asked).await?;
                 client.add_member(request).await
             }
-            Err(error) => Err(status::of_membership(&error)),
         }
     }
 
@@ -197,16 +195,14 @@ impl Admin for AdminFront {
             true => raft.promote(node, deadline).await,
             false => raft.demote(node, wanted.allow_few, deadline).await,
         };
-        let leader = match changed {
-            Ok(()) => return Ok(Response::new(wire::ChangeVoteReply {})),
-            Err(MembershipError::NotLeader {
-                leader: Some(leader),
-            }) if !passed_on => leader,
-            Err(MembershipError::Leads { .. }) => self.next_leader().await?,
-            Err(error) => return Err(status::of_membership(&error)),
-        };
-        let (mut client, request) = self.to_leader(leader, wanted, ADD_TIME).await?;
-        client.change_vote(request).await
+        match changed {
+            Ok(()) => Ok(Response::new(wire::ChangeVoteReply {})),
+            Err(error) => {
+                let asked = (wanted, passed_on, ADD_TIME);
+                let (mut client, request) = self.to_leader(error, asked).await?;
+                client.change_vote(request).await
+            }
+        }
     }
 
     async fn drain(
@@ -228,14 +224,11 @@ impl Admin for AdminFront {
                 needed_blobs: status.needed.blobs,
                 needed_bytes: status.needed.bytes,
             })),
-            Err(MembershipError::NotLeader {
-                leader: Some(leader),
-            }) if !passed_on => {
-                let time = DECISION_TIME + PASSING_TIME;
-                let (mut client, request) = self.to_leader(leader, wanted, time).await?;
+            Err(error) => {
+                let asked = (wanted, passed_on, DECISION_TIME + PASSING_TIME);
+                let (mut client, request) = self.to_leader(error, asked).await?;
                 client.drain(request).await
             }
-            Err(error) => Err(status::of_membership(&error)),
         }
     }
 
@@ -245,16 +238,14 @@ impl Admin for AdminFront {
     ) -> Result<Response<wire::RemoveMemberReply>, Status> {
         let passed_on = request.metadata().contains_key(PASSED_ON);
         let wanted = request.into_inner();
-        let leader = match self.remove(&wanted).await {
-            Ok(given_up) => return Ok(Response::new(removed(&given_up))),
-            Err(MembershipError::NotLeader {
-                leader: Some(leader),
-            }) if !passed_on => leader,
-            Err(MembershipError::Leads { .. }) => self.next_leader().await?,
-            Err(error) => return Err(status::of_membership(&error)),
-        };
-        let (mut client, request) = self.to_leader(leader, wanted, REMOVE_TIME).await?;
-        client.remove_member(request).await
+        match self.remove(&wanted).await {
+            Ok(given_up) => Ok(Response::new(removed(&given_up))),
+            Err(error) => {
+                let asked = (wanted, passed_on, REMOVE_TIME);
+                let (mut client, request) = self.to_leader(error, asked).await?;
+                client.remove_member(request).await
+            }
+        }
     }
 
     async fn transfer_leader(
@@ -270,39 +261,39 @@ impl Admin for AdminFront {
             Ok(leader) => Ok(Response::new(wire::TransferLeaderReply {
                 leader_id: leader.0,
             })),
-            Err(MembershipError::NotLeader {
-                leader: Some(leader),
-            }) if !passed_on => {
-                let time = time + PASSING_TIME;
-                let (mut client, request) = self.to_leader(leader, wanted, time).await?;
+            Err(error) => {
+                let asked = (wanted, passed_on, time + PASSING_TIME);
+                let (mut client, request) = self.to_leader(error, asked).await?;
                 client.transfer_leader(request).await
             }
-            Err(error) => Err(status::of_membership(&error)),
         }
     }
 }
 
 impl AdminFront {
-    /// What it takes to ask the leader, so that an operator may ask any node.
+    /// What it takes to ask the leader, so that an operator may ask any node; or the error, when no other node could do
+    /// better, or one has been asked already.
     async fn to_leader<T>(
         &self,
-        leader: NodeId,
-        wanted: T,
-        time: Duration,
+        error: MembershipError,
+        (wanted, passed_on, time): (T, bool, Duration),
     ) -> Result<(AdminClient<Channel>, Request<T>), Status> {
-        let client = AdminClient::new(leader_channel_to(&self.parts.raft, leader).await?);
+        let raft = &self.parts.raft;
+        let leader = match error {
+            MembershipError::NotLeader {
+                leader: Some(leader),
+            } if !passed_on => leader,
+            // Nothing else is in the way of losing its own vote: this node gives leadership away.
+            MembershipError::Leads { .. } => raft
+                .transfer_leadership(None, Instant::now() + DECISION_TIME)
+                .await
+                .map_err(|error| status::of_membership(&error))?,
+            error => return Err(status::of_membership(&error)),
+        };
+        let client = AdminClient::new(leader_channel_to(raft, leader).await?);
         let mut request = Request::new(wanted);
         mark_passed_on(&mut request, time);
         Ok((client, request))
-    }
-
-    /// Who leads after this node, which gives leadership away: nothing else is in the way of losing its own vote.
-    async fn next_leader(&self) -> Result<NodeId, Status> {
-        let deadline = Instant::now() + DECISION_TIME;
-        let handed_over = self.parts.raft.transfer_leadership(None, deadline);
-        handed_over
-            .await
-            .map_err(|error| status::of_membership(&error))
     }
 
     /// In a task of its own: an operator who leaves does not stop it between two steps.

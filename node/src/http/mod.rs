@@ -13,7 +13,6 @@ mod refuse;
 mod request;
 mod send_file;
 mod serve;
-mod served;
 mod trace;
 mod uploads;
 
@@ -34,6 +33,7 @@ use runtime::Clients;
 pub use access::warn_about_open_access;
 pub use serve::{ServeOptions, serve};
 
+use crate::carried::carry;
 use error::HttpError;
 use request::Head;
 
@@ -139,7 +139,7 @@ async fn distribution(State(front): State<Arc<Front>>, request: Request<Body>) -
     }
     let version = HeaderValue::from_static("registry/2.0");
     answered.insert(headers::DOCKER_API_VERSION, version);
-    served::hold(visit, response)
+    carry(visit, response)
 }
 
 impl Front {

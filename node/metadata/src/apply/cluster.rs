@@ -48,12 +48,11 @@ pub(super) fn recover(
     let cluster = scope.cluster()?;
     let survivor = command.survivor;
     node::check_registered(scope, survivor)?;
-    for known in Nodes::load(scope)?.all() {
-        let state = match known == survivor {
+    for node in Nodes::load(scope)?.all() {
+        let state = match node == survivor {
             true => NodeState::Up,
             false => NodeState::Down,
         };
-        let node = known;
         node::set_state(scope, &SetNodeState { node, state })?;
     }
     let record = ClusterRecord {

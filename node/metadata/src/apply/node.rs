@@ -63,9 +63,9 @@ pub(super) fn remove(scope: &mut Scope<'_, '_>, command: &RemoveNode) -> Result<
     if scope.exists(&key::removed_node(node))? {
         return Ok(Response::Done);
     }
-    // One that never introduced itself may be a member all the same.
-    // Condemned blobs are among them: a push would bring one back with all its copies. From here on nothing counts a
-    // copy on this node, for that takes a registered one.
+    // Registered or not: one that never introduced itself may be a member all the same. Copies of condemned blobs count
+    // here, because a push would bring one back with all of them. From here on nothing counts a copy on this node, for
+    // that takes a registered one.
     if scan::first_key(scope.state, &key::placements_of(node))?.is_some() {
         return Err(Rejection::NodeHoldsCopies(node).into());
     }

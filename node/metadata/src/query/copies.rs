@@ -275,14 +275,7 @@ pub fn stats(view: &dyn MetadataView) -> Result<Stats, ViewError> {
 /// # Errors
 /// [`ViewError`].
 pub fn copies_on(view: &dyn MetadataView, node: NodeId) -> Result<HolderSetRecord, ViewError> {
-    let mut copies = HolderSetRecord::default();
-    each_holder_set(view, &mut |holders, held| {
-        if holders.contains(&node) {
-            copies.blobs += held.blobs;
-            copies.bytes += held.bytes;
-        }
-    })?;
-    Ok(copies)
+    sum_of(view, |holders| holders.contains(&node))
 }
 
 /// Those of [`copies_on`] that must be made elsewhere before the node can go: the nodes that stay have fewer copies of
@@ -297,15 +290,9 @@ pub fn needed_copies_on(
     let write_copies = cluster(view)?.map_or(1, |cluster| u64::from(cluster.write_copies));
     let target = Target::load(view)?;
     let wanted = target.copies.max(write_copies);
-    let mut needed = HolderSetRecord::default();
-    each_holder_set(view, &mut |holders, held| {
-        let lasting = u64::from(target.lasting(holders));
-        if holders.contains(&node) && lasting < wanted {
-            needed.blobs += held.blobs;
-            needed.bytes += held.bytes;
-        }
-    })?;
-    Ok(needed)
+    sum_of(view, |holders| {
+        holders.contains(&node) && u64::from(target.lasting(holders)) < wanted
+    })
 }
 
 /// The blobs that count no copy on `node`, and their sizes.
@@ -316,14 +303,22 @@ pub fn blobs_elsewhere(
     view: &dyn MetadataView,
     node: NodeId,
 ) -> Result<HolderSetRecord, ViewError> {
-    let mut elsewhere = HolderSetRecord::default();
+    sum_of(view, |holders| !holders.contains(&node))
+}
+
+/// The blobs of every combination of holders that is chosen.
+fn sum_of(
+    view: &dyn MetadataView,
+    is_chosen: impl Fn(&[NodeId]) -> bool,
+) -> Result<HolderSetRecord, ViewError> {
+    let mut sum = HolderSetRecord::default();
     each_holder_set(view, &mut |holders, held| {
-        if !holders.contains(&node) {
-            elsewhere.blobs += held.blobs;
-            elsewhere.bytes += held.bytes;
+        if is_chosen(holders) {
+            sum.blobs += held.blobs;
+            sum.bytes += held.bytes;
         }
     })?;
-    Ok(elsewhere)
+    Ok(sum)
 }
 
 /// Every combination of nodes that hold a blob, with how many blobs they hold.
